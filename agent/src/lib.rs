@@ -1,0 +1,1 @@
+//! One per node: carries out VirtualMachineInstances.

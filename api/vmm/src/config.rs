@@ -1,0 +1,330 @@
+//! What one VMM process is told: a complete machine, without a word of the cluster.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A complete virtual machine. Unknown fields are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// Name, for people: it appears in events, metrics and logs. 1 to 253 characters of `a-z`, `0-9`, `-` and `.`.
+    pub name: String,
+    /// The machine's identity, as the guest's firmware tables show it. Drawn at random when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Processors.
+    #[serde(default)]
+    pub cpus: CpuConfig,
+    /// Memory.
+    pub memory: MemoryConfig,
+    /// What the machine starts.
+    pub boot: BootConfig,
+    /// The clock that the guest reads at power-on.
+    #[serde(default)]
+    pub clock: ClockConfig,
+    /// The serial port, ttyS0.
+    #[serde(default)]
+    pub serial: SerialConfig,
+    /// Block devices, in PCI order: the first is the guest's `vda`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskConfig>,
+    /// Network cards, in PCI order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<NetConfig>,
+    /// A virtio console with named ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleConfig>,
+    /// A source of entropy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rng: Option<RngConfig>,
+    /// A socket device between guest and host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
+    /// A memory balloon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonConfig>,
+    /// A pvpanic device, through which the guest's kernel says that it panicked.
+    #[serde(default)]
+    pub panic: bool,
+}
+
+/// Processors and their topology; `sockets × cores × threads` is the number of vCPUs, 1 to 64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CpuConfig {
+    /// Sockets.
+    #[schema(minimum = 1)]
+    pub sockets: u32,
+    /// Cores per socket.
+    #[schema(minimum = 1)]
+    pub cores: u32,
+    /// Threads per core.
+    #[schema(minimum = 1)]
+    pub threads: u32,
+}
+
+impl Default for CpuConfig {
+    fn default() -> Self {
+        Self { sockets: 1, cores: 1, threads: 1 }
+    }
+}
+
+/// Guest memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// Size in bytes: a multiple of 4096, at least 1 MiB.
+    #[schema(minimum = 1048576)]
+    pub size_bytes: u64,
+    /// Where it comes from.
+    #[serde(default)]
+    pub backing: MemoryBacking,
+}
+
+/// Where guest memory comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryBacking {
+    /// Private anonymous memory with transparent huge pages: the fastest on stock hosts.
+    #[default]
+    Anonymous,
+    /// A memfd, for memory that another process must share.
+    Memfd,
+    /// Huge pages of 2 MiB from hugetlbfs.
+    #[serde(rename = "hugetlb_2m")]
+    Hugetlb2M,
+    /// Huge pages of 1 GiB from hugetlbfs.
+    #[serde(rename = "hugetlb_1g")]
+    Hugetlb1G,
+}
+
+/// What the machine starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum BootConfig {
+    /// A kernel, directly: bzImage, 64-bit ELF, or ELF with a PVH note.
+    Kernel(KernelConfig),
+}
+
+/// A kernel to start directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelConfig {
+    /// The kernel image.
+    pub kernel: FileSource,
+    /// An initial RAM file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<FileSource>,
+    /// The command line, at most 2047 bytes without a NUL.
+    #[serde(default)]
+    pub cmdline: String,
+    /// How an ELF image is entered; bzImage ignores it.
+    #[serde(default)]
+    pub protocol: BootProtocol,
+}
+
+/// How an ELF kernel is entered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootProtocol {
+    /// PVH where the image has its note, the 64-bit Linux boot protocol otherwise.
+    #[default]
+    Auto,
+    /// The 64-bit Linux boot protocol.
+    Linux64,
+    /// PVH: the image must carry the `XEN_ELFNOTE_PHYS32_ENTRY` note.
+    Pvh,
+}
+
+/// A file on the host: by path, or as a descriptor that the VMM was started with (`--fd NAME=N`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileSource {
+    /// An absolute path.
+    Path(String),
+    /// The name of a descriptor given with `--fd NAME=N`.
+    Fd(String),
+}
+
+/// The guest's clock at power-on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockConfig {
+    /// Seconds added to UTC for the real-time clock.
+    pub offset_seconds: i64,
+}
+
+/// The serial port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SerialConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How much of its output is kept for readers that come later, in bytes: 4 KiB to 16 MiB.
+    #[schema(minimum = 4096, maximum = 16777216)]
+    pub backlog_bytes: u32,
+    /// A file that all output is appended to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<FileSource>,
+}
+
+impl Default for SerialConfig {
+    fn default() -> Self {
+        Self { enabled: true, backlog_bytes: 64 << 10, log: None }
+    }
+}
+
+/// A limit on a device's throughput: a token bucket that refills steadily.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Tokens per second: bytes or operations, as the field that holds it says. At least 1.
+    #[schema(minimum = 1)]
+    pub per_second: u64,
+    /// How many tokens may be saved up while idle; a second's worth when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+}
+
+/// A virtio block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// Name of the device, unique in the machine.
+    pub id: String,
+    /// A raw image or a block device.
+    pub source: FileSource,
+    /// The guest may not write.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Serial number that the guest sees, at most 20 ASCII characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Number of queues, 1 to 64.
+    #[serde(default = "one")]
+    pub queues: u16,
+    /// Requests per queue, a power of two, 2 to 1024.
+    #[serde(default = "two_hundred_fifty_six")]
+    pub queue_size: u16,
+    /// Bypass the host's page cache (`O_DIRECT`).
+    #[serde(default)]
+    pub direct: bool,
+    /// Bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_limit: Option<RateLimit>,
+    /// Requests per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations_limit: Option<RateLimit>,
+}
+
+/// A virtio network card on a tap device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetConfig {
+    /// Name of the device, unique in the machine.
+    pub id: String,
+    /// The tap device.
+    pub tap: TapSource,
+    /// MAC address, `52:54:00:12:34:56`. Drawn at random (locally administered) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// MTU that the guest is told, 68 to 65535 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Pairs of receive and transmit queues, 1 to 32.
+    #[serde(default = "one")]
+    pub queue_pairs: u16,
+    /// Packets per queue, a power of two, 2 to 1024.
+    #[serde(default = "two_hundred_fifty_six")]
+    pub queue_size: u16,
+    /// Checksum and segmentation offloads.
+    #[serde(default = "yes")]
+    pub offloads: bool,
+    /// Whether the cable is plugged in at power-on.
+    #[serde(default = "yes")]
+    pub link_up: bool,
+    /// Bytes per second that the guest receives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_limit: Option<RateLimit>,
+    /// Bytes per second that the guest sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_limit: Option<RateLimit>,
+}
+
+/// A tap device: by interface name, or as descriptors (one per queue pair) that the VMM was started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TapSource {
+    /// An interface that exists in the VMM's network namespace.
+    Name(String),
+    /// Names of descriptors given with `--fd NAME=N`, one per queue pair.
+    Fds(Vec<String>),
+}
+
+/// A virtio console with named ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleConfig {
+    /// The ports, 1 to 31.
+    pub ports: Vec<ConsolePortConfig>,
+}
+
+/// A named port of the virtio console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConsolePortConfig {
+    /// The name by which the guest finds it, for example `org.qemu.guest_agent.0`.
+    pub name: String,
+    /// A unix socket that the VMM listens on: one host peer at a time.
+    pub socket: String,
+}
+
+/// A source of entropy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RngConfig {
+    /// Bytes per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<RateLimit>,
+}
+
+/// A socket device. A guest connection to host port P arrives at the unix socket `<socket>_P`; a host peer reaches the
+/// guest's port P by connecting to `<socket>` and sending `CONNECT P\n`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VsockConfig {
+    /// The guest's context identifier, 3 to 4294967294.
+    pub cid: u32,
+    /// The unix socket.
+    pub socket: String,
+}
+
+/// A memory balloon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BalloonConfig {
+    /// Bytes to take from the guest at power-on, a multiple of 4096.
+    pub target_bytes: u64,
+    /// Give memory back when the guest runs short of it.
+    pub deflate_on_oom: bool,
+    /// The guest reports free pages, which the host takes back at once.
+    pub free_page_reporting: bool,
+}
+
+impl Default for BalloonConfig {
+    fn default() -> Self {
+        Self { target_bytes: 0, deflate_on_oom: true, free_page_reporting: true }
+    }
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn two_hundred_fifty_six() -> u16 {
+    256
+}
+
+fn yes() -> bool {
+    true
+}

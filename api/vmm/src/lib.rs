@@ -1,0 +1,3 @@
+//! The types of the VMM's REST API.
+
+pub mod config;

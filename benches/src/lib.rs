@@ -1,0 +1,1 @@
+//! Benchmarks against QEMU and bare KVM.

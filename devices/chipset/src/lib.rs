@@ -1,0 +1,1 @@
+//! The small devices of a PC: serial port, clock, reset and power.

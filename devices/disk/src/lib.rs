@@ -1,0 +1,1 @@
+//! Disk images: where a virtual disk keeps its bytes.

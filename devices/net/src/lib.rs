@@ -1,0 +1,1 @@
+//! Network back ends: where a virtual network card sends its frames.

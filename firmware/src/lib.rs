@@ -1,0 +1,1 @@
+//! What the guest finds when it wakes: kernels, boot parameters, ACPI.

@@ -1,0 +1,1 @@
+//! The VM fixture of the tests.

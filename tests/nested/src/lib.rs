@@ -1,0 +1,1 @@
+//! The virtual node: real KVM on a machine that may have none.

@@ -1,0 +1,2 @@
+//! The one helper of the project.
+fn main() {}
