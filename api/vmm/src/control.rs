@@ -1,0 +1,20 @@
+//! Small bodies that change a machine which exists.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The body of `PUT /vm/balloon`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BalloonTarget {
+    /// Bytes to take from the guest: a multiple of 4096, at most the size of its memory. The guest decides how soon.
+    pub target_bytes: u64,
+}
+
+/// The body of `PUT /vm/devices/{id}/link`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkState {
+    /// Whether the cable of this network card is plugged in.
+    pub up: bool,
+}

@@ -1,0 +1,144 @@
+//! What happened to a machine, in order.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One thing that happened. On the wire an event of the stream `GET /events` has the sequence number as its id, the
+/// kind as its name and this as its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its number: 1, 2, 3 … without gaps within one process.
+    pub seq: u64,
+    /// When, in milliseconds since 1970-01-01 UTC.
+    pub time_unix_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: EventKind,
+}
+
+/// What happened. Names may be added: a client ignores those that it does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventKind {
+    /// The machine was built.
+    Created,
+    /// The vCPUs run for the first time.
+    Booted,
+    /// vCPUs and devices halted.
+    Paused,
+    /// vCPUs and devices run again.
+    Resumed,
+    /// The power button was pressed; the guest may react or not.
+    PowerButton,
+    /// The machine was reset and boots anew.
+    Reset {
+        /// The guest asked for it; otherwise a client did.
+        by_guest: bool,
+    },
+    /// The guest's kernel said that it panicked (pvpanic).
+    Panic,
+    /// The machine is over and the process ends: the last event, unless that is `triple_fault` or `guest_fault`.
+    Shutdown {
+        /// Why.
+        reason: ShutdownReason,
+        /// What there is to say about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// A vCPU met a triple fault: the guest can do no more by itself, the machine is over. A last event.
+    TripleFault,
+    /// KVM cannot go on running the guest, for example because it jumped to where no memory is; the machine is over. A
+    /// last event.
+    GuestFault {
+        /// What KVM said.
+        detail: String,
+    },
+    /// A guest's driver broke a device's contract: the device stopped until that driver resets it.
+    DeviceFault {
+        /// The device.
+        device: String,
+        /// How.
+        detail: String,
+    },
+    /// The host failed a device: a disk is full, a file cannot be read. The guest got an error and goes on. At most one
+    /// of these per device and second; the device's counters have all.
+    HostFault {
+        /// The device.
+        device: String,
+        /// What failed.
+        detail: String,
+    },
+    /// The cable of a network card was plugged in or out.
+    Link {
+        /// The device.
+        device: String,
+        /// Whether it is in.
+        up: bool,
+    },
+    /// The balloon's target was set.
+    BalloonTarget {
+        /// Bytes to take from the guest.
+        target_bytes: u64,
+    },
+    /// The reader of this stream was so slow that events were dropped from the bounded log.
+    Lost {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// Why a machine is over, where nothing broke in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ShutdownReason {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest asked for a reset, and the machine was told to end then.
+    Reset,
+    /// Told to stop at once, by a client or by a signal.
+    Killed,
+    /// The VMM could not go on.
+    Failed,
+}
+
+impl EventKind {
+    /// The name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Booted => "booted",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::PowerButton => "power_button",
+            Self::Reset { .. } => "reset",
+            Self::Panic => "panic",
+            Self::Shutdown { .. } => "shutdown",
+            Self::TripleFault => "triple_fault",
+            Self::GuestFault { .. } => "guest_fault",
+            Self::DeviceFault { .. } => "device_fault",
+            Self::HostFault { .. } => "host_fault",
+            Self::Link { .. } => "link",
+            Self::BalloonTarget { .. } => "balloon_target",
+            Self::Lost { .. } => "lost",
+        }
+    }
+
+    /// Whether nothing follows: the machine is over.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Shutdown { .. } | Self::TripleFault | Self::GuestFault { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_flat_object_named_by_its_kind() {
+        let event = Event { seq: 3, time_unix_ms: 7, what: EventKind::Reset { by_guest: true } };
+        let json = serde_json::to_string(&event).expect("plain data");
+        assert_eq!(json, r#"{"seq":3,"time_unix_ms":7,"kind":"reset","by_guest":true}"#);
+        assert_eq!(serde_json::from_str::<Event>(&json).expect("its own output"), event);
+        assert_eq!(event.what.name(), "reset");
+    }
+}
