@@ -1,1 +1,4 @@
-//! The machine.
+//! The virtual machine monitor of Orlop: one process, one machine.
+
+pub mod exit;
+pub mod machine;
