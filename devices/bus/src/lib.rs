@@ -16,8 +16,12 @@
     )
 )]
 
+mod access;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+
+pub use access::{read_from, value};
 
 /// Something that answers reads and writes in a range of addresses.
 ///

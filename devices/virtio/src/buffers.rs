@@ -25,6 +25,23 @@ pub enum ChainError {
     /// Fewer bytes are there than the request needs.
     #[error("the chain is too short for its request")]
     TooShort,
+    /// The chain does not end: a loop, an index or an indirect table outside what the driver may use
+    /// (virtio 1.3 §2.7.5.3).
+    #[error("the chain is broken: a loop, or a bad index or indirect table")]
+    Broken,
+}
+
+impl ChainError {
+    /// The same as a guest fault says it.
+    pub(crate) fn as_fault(self) -> &'static str {
+        match self {
+            Self::OutsideMemory => "a descriptor points outside guest memory",
+            Self::Order => "a readable descriptor follows a writable one",
+            Self::TooLong => "a descriptor chain is too long",
+            Self::TooShort => "a descriptor chain is too short",
+            Self::Broken => "a descriptor chain does not end",
+        }
+    }
 }
 
 /// A run of guest memory within one region.
@@ -49,7 +66,10 @@ impl Buffers {
     pub(crate) fn of_chain(ram: &Arc<Ram>, chain: DescriptorChain<&Ram>) -> Result<(Self, Self), ChainError> {
         let mut readable = Self { ram: Arc::clone(ram), segments: Vec::new(), len: 0 };
         let mut writable = Self { ram: Arc::clone(ram), segments: Vec::new(), len: 0 };
+        let mut ended = false;
         for descriptor in chain {
+            // The iterator ends early where a chain is broken; the last descriptor then names a next one.
+            ended = !descriptor.has_next();
             let len = usize::try_from(descriptor.len()).map_err(|_| ChainError::TooLong)?;
             if descriptor.is_write_only() {
                 writable.extend(descriptor.addr(), len)?;
@@ -59,7 +79,7 @@ impl Buffers {
                 return Err(ChainError::Order);
             }
         }
-        Ok((readable, writable))
+        if ended { Ok((readable, writable)) } else { Err(ChainError::Broken) }
     }
 
     fn extend(&mut self, address: GuestAddress, len: usize) -> Result<(), ChainError> {

@@ -34,7 +34,11 @@
 )]
 
 mod buffers;
+mod counters;
 mod queue_io;
+pub mod rate;
+mod transport;
+mod worker;
 
 use std::os::fd::RawFd;
 
@@ -42,7 +46,10 @@ use orlop_state::{Record, StateError};
 use vm_memory::GuestMemoryMmap;
 
 pub use buffers::{Buffers, CHAIN_MAX_BYTES, ChainError};
+pub use counters::{Inspection, QueueInspection};
 pub use queue_io::{Interrupt, QueueIo, Request};
+pub use transport::{BuildError, Platform, VirtioPci, layout};
+pub use worker::{ThreadHook, WorkerError};
 
 /// Guest memory as devices see it.
 pub type Ram = GuestMemoryMmap<()>;
@@ -65,6 +72,20 @@ pub enum DeviceType {
     Vsock = 19,
 }
 
+impl DeviceType {
+    /// Its name, which is also the kind of its threads: `virtio-blk`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Net => "virtio-net",
+            Self::Block => "virtio-blk",
+            Self::Console => "virtio-console",
+            Self::Entropy => "virtio-rng",
+            Self::Balloon => "virtio-balloon",
+            Self::Vsock => "virtio-vsock",
+        }
+    }
+}
+
 /// The configuration side of a device. Called under the transport's lock, from vCPU threads and from the thread that
 /// drives the machine; it must not block.
 pub trait Device: Send {
@@ -85,7 +106,8 @@ pub trait Device: Send {
     fn reset(&mut self);
     /// The device's own state (the frame saves status, features, queues and interrupts). Every queue has stopped.
     fn save(&self) -> Result<Record, StateError>;
-    /// Takes over a state from [`Self::save`], checking every value in it. No queue has started.
+    /// Takes over a state from [`Self::save`], checking every value in it. No queue has started; the device was reset
+    /// and, where driver and device had agreed on features, [`Self::negotiated`] was called with them.
     fn restore(&mut self, record: &Record) -> Result<(), StateError>;
     /// What it counted since power-on, in a fixed order, names in `snake_case` with a unit: `read_bytes`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
@@ -96,14 +118,17 @@ pub trait Backend: Send {
     /// Event files to wait for beside the queues' notifications, each with the token that [`Self::ready`] receives.
     /// They stay the same for the life of the backend; one that has many of its own brings an epoll file.
     fn sources(&self) -> Vec<(RawFd, u32)>;
-    /// The driver is ready: features are negotiated, rings are valid. Every queue is kicked right after.
+    /// The driver is ready: features are negotiated, rings are valid. Every queue that the driver enabled is kicked
+    /// right after.
     fn start(&mut self, io: &mut QueueIo) -> Result<(), Fault>;
     /// The driver notified `queue`, or it must be looked at for another reason: spurious calls are normal.
     fn kick(&mut self, io: &mut QueueIo, queue: usize) -> Result<(), Fault>;
-    /// The source with `token` is readable.
+    /// The source with `token` is readable, or has an error or a hang-up to tell. Sources are watched, level-triggered,
+    /// from start to stop.
     fn ready(&mut self, io: &mut QueueIo, token: u32) -> Result<(), Fault>;
     /// Stops: waits until every request in flight is finished and returned to the guest or put back with
-    /// [`QueueIo::undo_pop`]. On return nothing touches guest memory. Called after a [`Fault`] as well.
+    /// [`QueueIo::undo_pop`]. On return nothing touches guest memory. Called after a [`Fault`] as well. The frame
+    /// interrupts the driver for what was returned.
     fn drain(&mut self, io: &mut QueueIo);
 }
 

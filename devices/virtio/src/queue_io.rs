@@ -1,10 +1,17 @@
 //! The queues of one worker while the driver is ready, as a backend uses them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::fence;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
-use crate::{Buffers, ChainError, Fault, Ram};
+use crate::counters::QueueCounters;
+use crate::{Buffers, Fault, Ram};
+
+/// The driver does not want to be interrupted (virtio 1.3 §2.7.6, `VIRTQ_AVAIL_F_NO_INTERRUPT`).
+const AVAIL_NO_INTERRUPT: u16 = 1;
 
 /// How a device reaches the driver (virtio 1.3 §2.3).
 pub trait Interrupt: Send + Sync {
@@ -27,12 +34,25 @@ pub struct Request {
     pub writable: Buffers,
 }
 
+/// One queue as it is handed to a worker and back.
+pub(crate) struct Handover {
+    /// Its number on the device.
+    pub number: u16,
+    /// The rings, checked against guest memory if the queue is ready.
+    pub queue: Queue,
+    /// What is counted about it.
+    pub counters: Arc<QueueCounters>,
+}
+
 struct Slot {
     queue: Queue,
     number: u16,
+    counters: Arc<QueueCounters>,
     /// Heads that the device holds, by descriptor index.
     held: Vec<bool>,
     held_count: usize,
+    /// Requests returned since the driver was last considered for an interrupt.
+    returned: u16,
 }
 
 /// The queues of one [`crate::QueueSet`] while they are served. Queues are named by position within the set.
@@ -46,18 +66,18 @@ pub struct QueueIo {
 const NO_QUEUE: Fault = Fault("a queue that does not exist was used");
 
 impl QueueIo {
-    /// `queues` are the set's queues with their numbers on the device, ready and checked against `ram`.
+    /// `queues` are the set's queues, ready ones checked against `ram`.
     pub(crate) fn new(
         ram: Arc<Ram>,
-        queues: Vec<(u16, Queue)>,
+        queues: Vec<Handover>,
         interrupt: Arc<dyn Interrupt>,
         features: u64,
     ) -> Self {
         let slots = queues
             .into_iter()
-            .map(|(number, queue)| {
+            .map(|Handover { number, queue, counters }| {
                 let held = vec![false; usize::from(queue.max_size())];
-                Slot { queue, number, held, held_count: 0 }
+                Slot { queue, number, counters, held, held_count: 0, returned: 0 }
             })
             .collect();
         Self { ram, slots, interrupt, features }
@@ -66,6 +86,18 @@ impl QueueIo {
     /// The queues back, where the next start continues.
     pub(crate) fn into_queues(self) -> Vec<(u16, Queue)> {
         self.slots.into_iter().map(|slot| (slot.number, slot.queue)).collect()
+    }
+
+    /// Says that the guest broke the contract.
+    pub(crate) fn needs_reset(&self, fault: Fault) {
+        self.interrupt.needs_reset(fault);
+    }
+
+    /// Counts a notification of `queue`.
+    pub(crate) fn kicked(&self, queue: usize) {
+        if let Some(slot) = self.slots.get(queue) {
+            slot.counters.kicks.fetch_add(1, Relaxed);
+        }
     }
 
     /// Guest memory.
@@ -104,18 +136,11 @@ impl QueueIo {
             slot.queue.iter(&*self.ram).map_err(|_| Fault("the available index is out of range"))?;
         let Some(chain) = available.next() else { return Ok(None) };
         let head = chain.head_index();
-        match slot.held.get_mut(usize::from(head)) {
-            Some(held) if !*held => *held = true,
-            Some(_) => return Err(Fault("a descriptor that is in flight was made available again")),
-            None => return Err(Fault("an available ring entry is out of range")),
-        }
-        slot.held_count = slot.held_count.saturating_add(1);
-        let (readable, writable) = Buffers::of_chain(&self.ram, chain).map_err(|error| match error {
-            ChainError::OutsideMemory => Fault("a descriptor points outside guest memory"),
-            ChainError::Order => Fault("a readable descriptor follows a writable one"),
-            ChainError::TooLong => Fault("a descriptor chain is too long"),
-            ChainError::TooShort => Fault("a descriptor chain is too short"),
-        })?;
+        let taken = Self::hold(slot, head)
+            .and_then(|()| Buffers::of_chain(&self.ram, chain).map_err(|error| Fault(error.as_fault())));
+        slot.counters.next_avail.store(slot.queue.next_avail(), Relaxed);
+        slot.counters.requests.fetch_add(1, Relaxed);
+        let (readable, writable) = taken?;
         Ok(Some(Request { head, readable, writable }))
     }
 
@@ -125,25 +150,62 @@ impl QueueIo {
             Self::release(slot, request.head);
             let previous = slot.queue.next_avail().wrapping_sub(1);
             slot.queue.set_next_avail(previous);
+            slot.counters.next_avail.store(previous, Relaxed);
         }
     }
 
     /// Returns the request with `head` to the driver; `written` bytes of its writable part were filled.
     pub fn push(&mut self, queue: usize, head: u16, written: usize) -> Result<(), Fault> {
+        self.push_all(queue, &[(head, written)])
+    }
+
+    /// Returns several requests, as `(head, written)`, at once: the driver sees all of them or none. A frame that
+    /// spans buffers needs this, since the driver takes them in one go (virtio 1.3 §5.1.6.4).
+    pub fn push_all(&mut self, queue: usize, done: &[(u16, usize)]) -> Result<(), Fault> {
         let slot = self.slots.get_mut(queue).ok_or(NO_QUEUE)?;
-        let written = u32::try_from(written).map_err(|_| Fault("a used length is out of range"))?;
-        Self::release(slot, head);
-        slot.queue.add_used(&*self.ram, head, written).map_err(|_| Fault("the used ring cannot be written"))
+        let Some((&(last, last_written), before)) = done.split_last() else { return Ok(()) };
+        let broken = || Fault("the used ring cannot be written");
+        let mut position = slot.queue.next_used();
+        for &(head, written) in before {
+            // struct virtq_used_elem { le32 id; le32 len; } behind le16 flags and le16 idx (virtio 1.3 §2.7.8).
+            let index = position.checked_rem(slot.queue.size()).ok_or_else(broken)?;
+            let address = slot.queue.used_ring().checked_add(4 + 8 * u64::from(index)).ok_or_else(broken)?;
+            let element = [u32::from(head).to_le(), used_len(written)?.to_le()];
+            self.ram.write_obj(element, GuestAddress(address)).map_err(|_| broken())?;
+            Self::release(slot, head);
+            position = position.wrapping_add(1);
+        }
+        // The last one goes the usual way, which publishes the index behind all of them.
+        slot.queue.set_next_used(position);
+        Self::release(slot, last);
+        slot.queue.add_used(&*self.ram, last, used_len(last_written)?).map_err(|_| broken())?;
+        slot.returned = slot.returned.saturating_add(u16::try_from(done.len()).unwrap_or(u16::MAX));
+        slot.counters.next_used.store(slot.queue.next_used(), Relaxed);
+        Ok(())
     }
 
     /// Interrupts the driver if it wants to know about what was pushed since the last call.
     pub fn notify(&mut self, queue: usize) -> Result<(), Fault> {
         let slot = self.slots.get_mut(queue).ok_or(NO_QUEUE)?;
-        if slot
-            .queue
-            .needs_notification(&*self.ram)
-            .map_err(|_| Fault("the available ring cannot be read"))?
-        {
+        let returned = std::mem::take(&mut slot.returned);
+        if returned == 0 {
+            return Ok(());
+        }
+        // The used index must be visible before the driver's wish is read (virtio 1.3 §2.7.7.2).
+        fence(SeqCst);
+        let read = |offset: u64| {
+            let address = GuestAddress(slot.queue.avail_ring().wrapping_add(offset));
+            let field = self.ram.load(address, Relaxed).map(u16::from_le);
+            field.map_err(|_| Fault("the available ring cannot be read"))
+        };
+        let wanted = if slot.queue.event_idx_enabled() {
+            // used_event is behind the ring: le16 flags, le16 idx, le16 ring[size], le16 used_event (§2.7.6).
+            let used_event = read(4 + 2 * u64::from(slot.queue.size()))?;
+            slot.queue.next_used().wrapping_sub(used_event).wrapping_sub(1) < returned
+        } else {
+            read(0)? & AVAIL_NO_INTERRUPT == 0
+        };
+        if wanted {
             self.interrupt.queue(slot.number);
         }
         Ok(())
@@ -172,6 +234,16 @@ impl QueueIo {
         self.interrupt.config();
     }
 
+    fn hold(slot: &mut Slot, head: u16) -> Result<(), Fault> {
+        match slot.held.get_mut(usize::from(head)) {
+            Some(held) if !*held && head < slot.queue.size() => *held = true,
+            Some(true) => return Err(Fault("a descriptor that is in flight was made available again")),
+            _ => return Err(Fault("an available ring entry is out of range")),
+        }
+        slot.held_count = slot.held_count.saturating_add(1);
+        Ok(())
+    }
+
     fn release(slot: &mut Slot, head: u16) {
         if let Some(held) = slot.held.get_mut(usize::from(head))
             && std::mem::take(held)
@@ -179,4 +251,8 @@ impl QueueIo {
             slot.held_count = slot.held_count.saturating_sub(1);
         }
     }
+}
+
+fn used_len(written: usize) -> Result<u32, Fault> {
+    u32::try_from(written).map_err(|_| Fault("a used length is out of range"))
 }
