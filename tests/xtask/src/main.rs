@@ -1,2 +1,36 @@
-//! The one helper of the project.
-fn main() {}
+//! The one helper for everything that a developer of Orlop does.
+
+mod command;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that a developer of Orlop does, in one place.
+///
+/// Nothing needs to be installed beforehand but Debian 12 or newer and the Rust toolchain: what a command needs it fetches
+/// from Debian's archive, once, into a cache outside the checkout ($ORLOP_CACHE, else ~/.cache/orlop).
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Node(command::node::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Node(arguments) => command::node::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("orlop: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
