@@ -13,7 +13,9 @@ const MAX_DIGITS: usize = 27;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum QuantityError {
     /// Not a number with a known suffix.
-    #[error("`{0}` is not a quantity: expected a number with an optional suffix, such as `512Mi`, `2G` or `100m`")]
+    #[error(
+        "`{0}` is not a quantity: expected a number with an optional suffix, such as `512Mi`, `2G` or `100m`"
+    )]
     Syntax(String),
     /// Below zero, where only an amount makes sense.
     #[error("`{0}` is negative")]
@@ -154,7 +156,8 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_named() {
-        for text in ["", "Mi", "-", ".", "1..2", "64MB", "64mi", "64 Mi", "1e", "1e400", "0x10", "1K", "１Mi"] {
+        for text in ["", "Mi", "-", ".", "1..2", "64MB", "64mi", "64 Mi", "1e", "1e400", "0x10", "1K", "１Mi"]
+        {
             assert_eq!(bytes(&q(text)), Err(QuantityError::Syntax(text.to_owned())), "{text}");
             assert!(check(text).is_err());
         }

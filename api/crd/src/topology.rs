@@ -71,8 +71,7 @@ mod tests {
             "devices": {}, "memory": {"guest": "1Gi"}, "resources": {"requests": {"memory": "2Gi"}}
         }));
         assert_eq!(both.guest_memory().unwrap().0, "1Gi");
-        let limit =
-            domain(serde_json::json!({ "devices": {}, "resources": {"limits": {"memory": "3Gi"}} }));
+        let limit = domain(serde_json::json!({ "devices": {}, "resources": {"limits": {"memory": "3Gi"}} }));
         assert_eq!(limit.guest_memory().unwrap().0, "3Gi");
         assert_eq!(domain(serde_json::json!({ "devices": {} })).guest_memory(), None);
     }

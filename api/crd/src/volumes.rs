@@ -1,6 +1,7 @@
 //! Volumes: the storage behind disks and shared directories.
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, LocalObjectReference, PersistentVolumeClaimVolumeSource};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, LocalObjectReference};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -207,7 +208,7 @@ pub struct PersistentVolumeClaimVolumeSource {
 #[serde(rename_all = "camelCase")]
 pub struct EphemeralVolumeSource {
     /// The claim.
-    pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
+    pub persistent_volume_claim: Option<core::PersistentVolumeClaimVolumeSource>,
 }
 
 /// An empty disk.

@@ -79,7 +79,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, String> {
         },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true,
-        non_finite_typeless_float: NonFiniteFloatPolicy::AsString,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         with_snippet: false,
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())

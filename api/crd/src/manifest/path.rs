@@ -4,31 +4,38 @@
 #[derive(Default)]
 pub(super) struct Path(String);
 
+/// The end of a path, to return to.
+pub(super) struct Mark(usize);
+
 impl Path {
-    /// Does something one key deeper.
-    pub fn key<T>(&mut self, key: &str, then: impl FnOnce(&mut Self) -> T) -> T {
+    /// One key deeper. Keys that are no plain names stand in brackets and quotes.
+    pub fn push_key(&mut self, key: &str) -> Mark {
+        let mark = Mark(self.0.len());
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let step = match (key.chars().all(plain) && !key.is_empty(), self.0.is_empty()) {
-            (true, true) => key.to_owned(),
-            (true, false) => format!(".{key}"),
-            (false, _) => format!("[{key:?}]"),
-        };
-        self.deeper(&step, then)
+        if key.is_empty() || !key.chars().all(plain) {
+            self.0.push_str(&format!("[{key:?}]"));
+        } else {
+            if !self.0.is_empty() {
+                self.0.push('.');
+            }
+            self.0.push_str(key);
+        }
+        mark
     }
 
-    /// Does something at one element of a list.
-    pub fn index<T>(&mut self, index: usize, then: impl FnOnce(&mut Self) -> T) -> T {
-        self.deeper(&format!("[{index}]"), then)
+    /// One element of a list deeper.
+    pub fn push_index(&mut self, index: usize) -> Mark {
+        let mark = Mark(self.0.len());
+        self.0.push_str(&format!("[{index}]"));
+        mark
     }
 
-    fn deeper<T>(&mut self, step: &str, then: impl FnOnce(&mut Self) -> T) -> T {
-        let len = self.0.len();
-        self.0.push_str(step);
-        let result = then(self);
-        self.0.truncate(len);
-        result
+    /// Back to where it was.
+    pub fn pop(&mut self, mark: Mark) {
+        self.0.truncate(mark.0);
     }
 
+    /// The path as text.
     pub fn text(&self) -> String {
         self.0.clone()
     }
