@@ -46,7 +46,8 @@ impl<W: Write> Archive<W> {
     }
 
     fn entry(&mut self, path: &str, mode: u32, content: &[u8], (major, minor): (u32, u32)) -> io::Result<()> {
-        let too_big = || io::Error::new(io::ErrorKind::FileTooLarge, format!("{path} does not fit in a cpio archive"));
+        let too_big =
+            || io::Error::new(io::ErrorKind::FileTooLarge, format!("{path} does not fit in a cpio archive"));
         let size = u32::try_from(content.len()).map_err(|_| too_big())?;
         let name_size = path.len() + 1;
         let inode = self.next_inode;

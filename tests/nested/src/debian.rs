@@ -109,7 +109,8 @@ pub(crate) const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 
 /// Installs the packages of those `tools` that this machine lacks.
 pub(crate) fn require(tools: &[Tool]) -> Result<(), BuildError> {
-    let missing: Vec<&str> = tools.iter().filter(|tool| !is_in_path(tool.program)).map(|tool| tool.package).collect();
+    let missing: Vec<&str> =
+        tools.iter().filter(|tool| !is_in_path(tool.program)).map(|tool| tool.package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -131,18 +132,25 @@ fn apt_get() -> Command {
 fn is_in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // mke2fs and its like live where an ordinary user's PATH does not look.
-    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir: PathBuf| dir.join(program).exists())
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir: PathBuf| dir.join(program).exists())
 }
 
 fn require_root(what: &str) -> Result<(), BuildError> {
     let uid = rustix::process::geteuid();
-    if uid.is_root() { Ok(()) } else { Err(BuildError::NeedsRoot { what: what.to_owned(), uid: uid.as_raw() }) }
+    if uid.is_root() {
+        Ok(())
+    } else {
+        Err(BuildError::NeedsRoot { what: what.to_owned(), uid: uid.as_raw() })
+    }
 }
 
 /// The mirror that this machine itself uses: what is reachable for its own packages is reachable for ours.
 fn mirror() -> String {
     const DEBIAN: &str = "http://deb.debian.org/debian";
-    let Ok(output) = Command::new("apt-get").args(["indextargets", "--format", "$(SITE) $(ORIGIN)"]).output() else {
+    let Ok(output) = Command::new("apt-get").args(["indextargets", "--format", "$(SITE) $(ORIGIN)"]).output()
+    else {
         return DEBIAN.to_owned();
     };
     String::from_utf8_lossy(&output.stdout)
@@ -202,7 +210,11 @@ impl RootTree<'_> {
 }
 
 /// The one file in `directory` whose name starts with `prefix` and satisfies `wanted`.
-pub(crate) fn find(directory: &Path, prefix: &str, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, BuildError> {
+pub(crate) fn find(
+    directory: &Path,
+    prefix: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<PathBuf, BuildError> {
     let entries = std::fs::read_dir(directory).map_err(|e| BuildError::file(directory, e))?;
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     names.sort();

@@ -12,20 +12,25 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::cache;
 use crate::job::{Job, JobError, Stream};
-use crate::node::StartError;
-use crate::{env, host};
+use crate::node::{NodeOptions, StartError};
+use crate::{env, host, images};
 
 /// Runs jobs as ordinary processes, with a scratch directory of their own.
 pub(crate) struct Direct {
     scratch: tempfile::TempDir,
+    images: Option<PathBuf>,
 }
 
 impl Direct {
-    pub(crate) fn start() -> Result<Self, StartError> {
+    pub(crate) fn start(options: &NodeOptions) -> Result<Self, StartError> {
+        let images = if options.images { Some(images::directory()?) } else { None };
         let runs = cache::directory().join("run");
         std::fs::create_dir_all(&runs).map_err(StartError::files(&runs))?;
-        let scratch = tempfile::Builder::new().prefix("scratch-").tempdir_in(&runs).map_err(StartError::files(&runs))?;
-        Ok(Self { scratch })
+        let scratch = tempfile::Builder::new()
+            .prefix("scratch-")
+            .tempdir_in(&runs)
+            .map_err(StartError::files(&runs))?;
+        Ok(Self { scratch, images })
     }
 
     pub(crate) fn job_dir(&self) -> PathBuf {
@@ -33,11 +38,13 @@ impl Direct {
     }
 
     fn command(&self, job: &Job) -> Result<Command, JobError> {
-        let (program, arguments) = job.argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let (program, arguments) =
+            job.argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut command = Command::new(program);
         command
             .args(arguments)
             .env(env::SCRATCH, self.scratch.path())
+            .envs(self.images.iter().map(|images| (env::IMAGES, images)))
             .envs(job.env.iter().map(|(name, value)| (name, value)))
             .current_dir(job.cwd.clone().unwrap_or_else(host::checkout));
         Ok(command)

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn has_hardware_kvm() -> bool {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    Path::new("/dev/kvm").exists() && !Path::new("/sys/module/kvm_pvm").exists() && has_virtualisation_flag(&cpuinfo)
+    Path::new("/dev/kvm").exists()
+        && !Path::new("/sys/module/kvm_pvm").exists()
+        && has_virtualisation_flag(&cpuinfo)
 }
 
 fn has_virtualisation_flag(cpuinfo: &str) -> bool {

@@ -21,6 +21,7 @@ mod cpio;
 mod debian;
 mod direct;
 pub mod host;
+pub mod images;
 mod job;
 mod kmod;
 mod link;

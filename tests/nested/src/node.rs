@@ -92,7 +92,7 @@ impl Node {
     /// See [`StartError`].
     pub fn start(options: &NodeOptions) -> Result<Self, StartError> {
         if host::has_hardware_kvm() {
-            return Ok(Self(Kind::Direct(Direct::start()?)));
+            return Ok(Self(Kind::Direct(Direct::start(options)?)));
         }
         match Virtual::start(options) {
             Err(StartError::Boot(e)) if e.is_the_nodes_fault() => {
@@ -179,4 +179,3 @@ pub fn retried<T, E: From<StartError> + std::fmt::Display>(
         result => result,
     }
 }
-

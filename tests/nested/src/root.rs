@@ -150,7 +150,10 @@ fn take_kernel(root: &Path, place: &Path, wanted: impl Fn(&str) -> bool) -> Resu
     fs::create_dir(place).map_err(|e| BuildError::file(place, e))?;
     copy(&kernel, &place.join("vmlinuz"))?;
     copy(&root.join("usr/bin/busybox"), &place.join("busybox"))?;
-    run("keep the modules of a kernel", Command::new("cp").arg("-a").arg(modules).arg(place.join("modules")))?;
+    run(
+        "keep the modules of a kernel",
+        Command::new("cp").arg("-a").arg(modules).arg(place.join("modules")),
+    )?;
     Ok(())
 }
 

@@ -24,7 +24,8 @@ pub(crate) fn attach(run_dir: &RunDir, job: &Job, terminal: bool) -> Result<i32,
         Stream::Stderr => write_through(&mut io::stderr(), bytes),
     };
     let spec = spec(job, window);
-    let code = drive(run_dir, port, spec, job.deadline, &mut || forward(session, &mut forwarding), &mut output);
+    let code =
+        drive(run_dir, port, spec, job.deadline, &mut || forward(session, &mut forwarding), &mut output);
     drop(raw);
     code
 }

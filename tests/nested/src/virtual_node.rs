@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache;
 use crate::cpio::Archive;
-use crate::debian::{MKE2FS, require, run};
+use crate::images;
 use crate::job::{Job, JobError, Stream, drive};
 use crate::link::RunDir;
 use crate::node::{NodeOptions, Share, StartError};
@@ -42,7 +42,9 @@ pub(crate) fn spec(job: &Job, terminal: Option<(u16, u16)>) -> Spec {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    let passes = |name: &str| name.starts_with("RUST_") || matches!(name, env::VMM | env::AGENT | "TERM" | "COLORTERM");
+    let passes = |name: &str| {
+        name.starts_with("RUST_") || matches!(name, env::VMM | env::AGENT | "TERM" | "COLORTERM")
+    };
     all.extend(std::env::vars().filter(|(name, _)| passes(name)));
     all.extend(job.env.iter().cloned());
     Spec { argv: job.argv.clone(), env: all, cwd: job.cwd.clone().unwrap_or_else(host::checkout), terminal }
@@ -72,7 +74,8 @@ impl Virtual {
     pub(crate) fn start(options: &NodeOptions) -> Result<Self, StartError> {
         let runs = cache::directory().join("run");
         fs::create_dir_all(&runs).map_err(StartError::files(&runs))?;
-        let directory = tempfile::Builder::new().prefix("node-").tempdir_in(&runs).map_err(StartError::files(&runs))?;
+        let directory =
+            tempfile::Builder::new().prefix("node-").tempdir_in(&runs).map_err(StartError::files(&runs))?;
         let run_dir = RunDir::new(directory.path().to_path_buf());
         let mut qemu = launch(&run_dir, options, true)?;
         let lifeline = match wait_for(&run_dir, &mut qemu) {
@@ -105,6 +108,7 @@ fn end(qemu: &mut Child) {
 /// Starts QEMU for the node of `run_dir` and makes all that it needs.
 pub(crate) fn launch(run_dir: &RunDir, options: &NodeOptions, lifeline: bool) -> Result<Child, StartError> {
     let parts = root::parts()?;
+    let images = if options.images { Some(images::disk()?) } else { None };
     let agent = build_agent()?;
     let shares = shares(run_dir, options);
     for directory in [run_dir.job_path(), run_dir.log_directory()] {
@@ -112,10 +116,11 @@ pub(crate) fn launch(run_dir: &RunDir, options: &NodeOptions, lifeline: bool) ->
     }
     run_dir.forget_old_logs();
     let initramfs = run_dir.path().join("initramfs.cpio");
-    write_initramfs(&initramfs, &parts.initramfs(), &agent, &shares).map_err(StartError::files(&initramfs))?;
+    write_initramfs(&initramfs, &parts.initramfs(), &agent, &shares)
+        .map_err(StartError::files(&initramfs))?;
     make_scratch(&run_dir.scratch_path())?;
 
-    let files = Files { initramfs: &initramfs, images: None };
+    let files = Files { initramfs: &initramfs, images: images.as_deref() };
     let log = run_dir.complaints_path();
     let complaints = File::create(&log).map_err(StartError::files(&log))?;
     qemu::command(&parts, run_dir, options, &shares, &files, lifeline)
@@ -211,13 +216,5 @@ fn write_initramfs(path: &Path, base: &Path, agent: &Path, shares: &[Share]) -> 
 
 /// An empty file system on a sparse file: 16 GiB that cost what is written to them.
 fn make_scratch(path: &Path) -> Result<(), StartError> {
-    require(&[MKE2FS])?;
-    run(
-        "make the scratch disk",
-        Command::new("mke2fs")
-            .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=1,nodiscard"])
-            .arg(path)
-            .arg("16G"),
-    )?;
-    Ok(())
+    Ok(images::ext4(path, "scratch", None, "16G", "^has_journal")?)
 }

@@ -101,10 +101,14 @@ impl Message {
             },
             5 => Self::Stdout(body),
             6 => Self::Stderr(body),
-            7 => Self::Exit(i32::from_le_bytes(body.try_into().map_err(|_| bad("an exit code is four bytes"))?)),
+            7 => Self::Exit(i32::from_le_bytes(
+                body.try_into().map_err(|_| bad("an exit code is four bytes"))?,
+            )),
             8 => Self::Refused(String::from_utf8_lossy(&body).into_owned()),
             9 => Self::Beat,
-            _ => return Err(bad("unknown kind of frame: the two ends of the port are of different versions")),
+            _ => {
+                return Err(bad("unknown kind of frame: the two ends of the port are of different versions"));
+            }
         })
     }
 
@@ -115,7 +119,8 @@ impl Message {
     pub fn write(&self, session: u32, out: &mut impl Write) -> io::Result<()> {
         let body = self.body()?;
         let len = u32::try_from(body.len()).ok().filter(|len| *len <= MAX_BODY_BYTES);
-        let len = len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame longer than 1 MiB"))?;
+        let len =
+            len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame longer than 1 MiB"))?;
         let mut frame = Vec::with_capacity(12 + body.len());
         for word in [session, self.kind(), len] {
             frame.extend_from_slice(&word.to_le_bytes());

@@ -20,11 +20,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Node(command::node::Arguments),
+    Image(command::image::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Node(arguments) => command::node::run(&arguments),
+        Command::Image(arguments) => command::image::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -13,7 +13,8 @@ use orlop_nested::wire::{LIFELINE, PORTS, port_name};
 use rustix::system::{RebootCommand, reboot};
 
 fn main() -> io::Result<()> {
-    let _held = hold::static_keys().inspect_err(|e| eprintln!("orlop-node: failed to hold KVM's static keys: {e}"));
+    let _held =
+        hold::static_keys().inspect_err(|e| eprintln!("orlop-node: failed to hold KVM's static keys: {e}"));
     let mut threads = Vec::new();
     for n in 0..PORTS {
         let device = find_port(&port_name(n))?;

@@ -60,7 +60,13 @@ impl Process {
         Ok(Self::watch(child, session, input, outbox, pumps))
     }
 
-    fn start_on_terminal(spec: &Spec, session: u32, outbox: Outbox, rows: u16, columns: u16) -> io::Result<Self> {
+    fn start_on_terminal(
+        spec: &Spec,
+        session: u32,
+        outbox: Outbox,
+        rows: u16,
+        columns: u16,
+    ) -> io::Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -94,7 +100,8 @@ impl Process {
             }
         });
         thread::spawn(move || {
-            let code = child.wait().map_or(127, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(0)));
+            let code =
+                child.wait().map_or(127, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(0)));
             while pumps.recv_timeout(LAST_WORDS).is_ok() {}
             outbox.finish(session, &Message::Exit(code));
             drop(ended);
