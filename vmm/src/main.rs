@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! `orlop-vmm`: one process, one virtual machine, directly on KVM.
+
+fn main() -> std::process::ExitCode {
+    orlop_vmm::cli::main()
+}

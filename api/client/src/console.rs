@@ -14,8 +14,7 @@ use crate::connection::{self, Answer};
 use crate::{Client, Error};
 
 /// A connection to the guest's serial port: what is read is the backlog and then what the guest writes, what is written is
-/// typed. Shutting the write side down leaves the read side open; the read side ends when the machine does. Split it with
-/// [`tokio::io::split`].
+/// typed. Closing either side detaches; the read side ends when the machine is over. Split it with [`tokio::io::split`].
 #[derive(Debug)]
 pub struct Console {
     stream: TokioIo<Upgraded>,

@@ -21,7 +21,10 @@ pub struct Event {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
     /// The machine was built.
-    Created,
+    Created {
+        /// Its name.
+        name: String,
+    },
     /// The vCPUs run for the first time.
     Booted,
     /// vCPUs and devices halted.
@@ -32,24 +35,28 @@ pub enum EventKind {
     PowerButton,
     /// The machine was reset and boots anew.
     Reset {
-        /// The guest asked for it; otherwise a client did.
-        by_guest: bool,
+        /// Who asked.
+        by: Initiator,
+    },
+    /// The machine is over and the process ends. Always the last event.
+    Shutdown {
+        /// Who asked.
+        by: Initiator,
     },
     /// The guest's kernel said that it panicked (pvpanic).
-    Panic,
-    /// The machine is over and the process ends: the last event, unless that is `triple_fault` or `guest_fault`.
-    Shutdown {
-        /// Why.
-        reason: ShutdownReason,
-        /// What there is to say about it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detail: Option<String>,
+    Panic {
+        /// Whether it will try to save a crash dump.
+        crash_loaded: bool,
     },
-    /// A vCPU met a triple fault: the guest can do no more by itself, the machine is over. A last event.
-    TripleFault,
-    /// KVM cannot go on running the guest, for example because it jumped to where no memory is; the machine is over. A
-    /// last event.
+    /// A vCPU met a triple fault: the guest can do no more by itself, and `shutdown` follows.
+    TripleFault {
+        /// The vCPU.
+        vcpu: u32,
+    },
+    /// KVM cannot go on running the guest, for example because it jumped to where no memory is; `shutdown` follows.
     GuestFault {
+        /// The vCPU.
+        vcpu: u32,
         /// What KVM said.
         detail: String,
     },
@@ -87,33 +94,33 @@ pub enum EventKind {
     },
 }
 
-/// Why a machine is over, where nothing broke in the guest.
+/// Who asked for a reset or for the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ShutdownReason {
-    /// The guest powered itself off.
-    PowerOff,
-    /// The guest asked for a reset, and the machine was told to end then.
-    Reset,
-    /// Told to stop at once, by a client or by a signal.
-    Killed,
-    /// The VMM could not go on.
-    Failed,
+pub enum Initiator {
+    /// The guest.
+    Guest,
+    /// A client of the API.
+    Client,
+    /// A signal to the process.
+    Signal,
+    /// The VMM itself: the guest cannot go on.
+    Vmm,
 }
 
 impl EventKind {
     /// The name on the wire.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Created => "created",
+            Self::Created { .. } => "created",
             Self::Booted => "booted",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
             Self::PowerButton => "power_button",
             Self::Reset { .. } => "reset",
-            Self::Panic => "panic",
+            Self::Panic { .. } => "panic",
             Self::Shutdown { .. } => "shutdown",
-            Self::TripleFault => "triple_fault",
+            Self::TripleFault { .. } => "triple_fault",
             Self::GuestFault { .. } => "guest_fault",
             Self::DeviceFault { .. } => "device_fault",
             Self::HostFault { .. } => "host_fault",
@@ -125,7 +132,7 @@ impl EventKind {
 
     /// Whether nothing follows: the machine is over.
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::Shutdown { .. } | Self::TripleFault | Self::GuestFault { .. })
+        matches!(self, Self::Shutdown { .. })
     }
 }
 
@@ -135,9 +142,9 @@ mod tests {
 
     #[test]
     fn an_event_is_one_flat_object_named_by_its_kind() {
-        let event = Event { seq: 3, time_unix_ms: 7, what: EventKind::Reset { by_guest: true } };
+        let event = Event { seq: 3, time_unix_ms: 7, what: EventKind::Reset { by: Initiator::Guest } };
         let json = serde_json::to_string(&event).expect("plain data");
-        assert_eq!(json, r#"{"seq":3,"time_unix_ms":7,"kind":"reset","by_guest":true}"#);
+        assert_eq!(json, r#"{"seq":3,"time_unix_ms":7,"kind":"reset","by":"guest"}"#);
         assert_eq!(serde_json::from_str::<Event>(&json).expect("its own output"), event);
         assert_eq!(event.what.name(), "reset");
     }

@@ -1,0 +1,102 @@
+//! Connections: how many, how slow, how long.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
+
+use super::{Api, STREAMS_MAX, router};
+use crate::machine::Handle;
+
+/// How many connections are served at a time; further ones wait in the socket's queue.
+const CONNECTIONS_MAX: u32 = 64;
+
+/// How long a request's head may take to arrive, and how long a connection may idle between requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How large a request's head may be, in bytes.
+const HEAD_MAX_BYTES: usize = 64 << 10;
+
+/// How long a client may leave an answer or a stream unread before it is dropped.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// How long clients have to read the last words when the machine is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long to wait when the host is out of descriptors or memory for a connection.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Serves the API on `listener` until the machine of `handle` is over, and then for as long as clients read the last
+/// words, two seconds at most. For a tokio runtime of one thread.
+pub async fn serve(listener: UnixListener, handle: Handle) {
+    let api = Api::new(handle.clone());
+    let streams = Arc::clone(&api.streams);
+    let router = router(api);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let over = handle.stopped();
+    tokio::pin!(over);
+    loop {
+        let (stream, place) = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            _ = &mut over => break,
+        };
+        let connection = connect(stream, router.clone());
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            // What breaks a connection is its client's affair; the others do not notice.
+            let _ = drive(connection, &handle).await;
+            drop(place);
+        });
+    }
+    let all_read = async {
+        let _ = places.acquire_many(CONNECTIONS_MAX).await;
+        let _ = streams.acquire_many(STREAMS_MAX).await;
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, all_read).await;
+}
+
+/// The next connection and its place among those that are served.
+async fn accept(
+    listener: &UnixListener,
+    places: &Arc<Semaphore>,
+) -> (UnixStream, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed; were it, serving without a bound would beat not serving.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
+        }
+    }
+}
+
+type Stream = TokioIo<Pin<Box<TimeoutStream<UnixStream>>>>;
+type Connection = http1::UpgradeableConnection<Stream, TowerToHyperService<Router>>;
+
+/// Serves one client until it is gone; when the machine is over, until it has its answer.
+async fn drive(connection: Connection, handle: &Handle) -> hyper::Result<()> {
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return done,
+        _ = handle.stopped() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+fn connect(stream: UnixStream, router: Router) -> Connection {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_STALL));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX_BYTES)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+        .with_upgrades()
+}
