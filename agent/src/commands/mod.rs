@@ -1,0 +1,7 @@
+//! One file per command.
+
+pub mod console;
+pub mod list;
+pub mod run;
+pub mod stop;
+mod supervise;

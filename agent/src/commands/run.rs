@@ -1,0 +1,203 @@
+//! `orlop-agent run FILE`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use orlop_client::Client;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::supervise;
+use crate::instance::{Place, Record};
+use crate::net::{Masquerade, Publish};
+use crate::plan::{RunPlan, plan};
+use crate::reaper::Reaper;
+use crate::{exit, files, vmm};
+
+/// How long the VMM may take until it answers.
+const VMM_READY: Duration = Duration::from_secs(20);
+/// Longest time for building a machine: its kernel is read and its memory mapped meanwhile.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a detached run says on its standard output once its machine is up.
+const UP: &str = "orlop-agent: up";
+
+/// What the command line says.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// A manifest in YAML or JSON with one VirtualMachineInstance or VirtualMachine, and the Secrets that it names; `-`
+    /// reads standard input.
+    file: PathBuf,
+    /// Forward a TCP port of this machine to the guest, for example 2222:22 or 0.0.0.0:8080:80. May be repeated.
+    #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
+    publish: Vec<Publish>,
+    /// Return once the machine runs; `orlop-agent console` and `orlop-agent stop` reach it.
+    #[arg(long)]
+    detach: bool,
+    /// The orlop-vmm program. Otherwise the one beside this program, then the one in $PATH.
+    #[arg(long, value_name = "PATH")]
+    vmm: Option<PathBuf>,
+}
+
+/// Reads the manifest, or says everything that is wrong with it.
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    read.map(|_| text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn decide(options: &Options) -> Result<RunPlan, String> {
+    let file = options.file.display();
+    let text = read(&options.file)?;
+    let said =
+        |error: String| error.lines().map(|line| format!("{file}: {line}")).collect::<Vec<_>>().join("\n");
+    let documents = orlop_crd::manifest::parse(&text).map_err(|e| said(e.to_string()))?;
+    let plan = plan(documents, uuid::Uuid::new_v4()).map_err(|e| said(e.to_string()))?;
+    if plan.nets.is_empty() && !options.publish.is_empty() {
+        return Err(format!("{file}: --publish needs an interface in the manifest"));
+    }
+    Ok(plan)
+}
+
+/// Runs the manifest to its end, or until the machine is up with `--detach`.
+pub async fn run(options: Options) -> Result<u8> {
+    let plan = match decide(&options) {
+        Ok(plan) => plan,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return Ok(exit::USAGE);
+        }
+    };
+    if options.detach { detach(&options).await } else { carry_out(plan, options).await }
+}
+
+async fn carry_out(plan: RunPlan, options: Options) -> Result<u8> {
+    let place = Place::of(&plan.namespace, &plan.name);
+    let claim = place.claim()?;
+    let program = vmm::find(options.vmm)?;
+    let reaper = Reaper::start(&claim).context("cannot start the process that clears up")?;
+    let mut descriptors = BTreeMap::new();
+    for (name, want) in &plan.files {
+        descriptors.insert(name.clone(), OwnedFd::from(files::open(want)?));
+    }
+    let network = set_up_network(&plan, &options.publish, &mut descriptors).await?;
+    let mut process = vmm::spawn(&program, &place.api_socket(), descriptors)?;
+    let client = Client::new(place.api_socket()).with_timeout(CREATE_TIMEOUT);
+    let created = async {
+        client.wait_ready(VMM_READY).await?;
+        client.create(&plan.config, !plan.start_paused).await
+    };
+    if let Err(error) = created.await {
+        // The process may have said why on its standard error, and ended; its code says more than ours.
+        let ended = tokio::time::timeout(Duration::from_secs(1), process.wait()).await;
+        eprintln!("orlop-agent: cannot start {}: {error}", place.display);
+        drop(reaper);
+        return Ok(match ended {
+            Ok(Ok(status)) if !status.success() => vmm::exit_code(status),
+            _ => exit::FAILED,
+        });
+    }
+    claim.publish(&Record {
+        name: plan.name.clone(),
+        namespace: plan.namespace.clone(),
+        pid: std::process::id(),
+        vmm_pid: process.id().unwrap_or_default(),
+        address: network.as_ref().map(|n| n.plan.guest.to_string()),
+        published: options.publish.iter().map(Publish::to_string).collect(),
+        grace_period_seconds: plan.grace_period_seconds,
+    })?;
+    announce(&plan, &place, network.as_ref(), &options.publish);
+    println_up();
+    let code = supervise::supervise(&plan, &place, &client, &mut process).await?;
+    drop(reaper);
+    Ok(code)
+}
+
+async fn set_up_network(
+    plan: &RunPlan,
+    publish: &[Publish],
+    descriptors: &mut BTreeMap<String, OwnedFd>,
+) -> Result<Option<Masquerade>> {
+    let Some((id, spec)) = plan.nets.first_key_value() else { return Ok(None) };
+    let mut network = Masquerade::set_up(spec, &plan.hostname)
+        .await
+        .map_err(|error| anyhow!("cannot set the network of '{id}' up: {error}"))?;
+    for (queue, tap) in std::mem::take(&mut network.taps).into_iter().enumerate() {
+        descriptors.insert(crate::plan::tap_name(id, u16::try_from(queue)?), tap);
+    }
+    for what in publish {
+        network.publish(*what).map_err(|error| anyhow!("--publish {what}: {error}"))?;
+    }
+    Ok(Some(network))
+}
+
+fn announce(plan: &RunPlan, place: &Place, network: Option<&Masquerade>, publish: &[Publish]) {
+    eprintln!("{}: started, API at {}", place.display, place.api_socket().display());
+    if let Some(network) = network {
+        eprintln!("{}: its address is {}, by DHCP", place.display, network.plan.guest);
+        for note in &network.notes {
+            eprintln!("{}: {note}", place.display);
+        }
+    }
+    for what in publish {
+        eprintln!("{}: {}:{} leads to its port {}", place.display, what.address, what.port, what.guest_port);
+    }
+    if plan.start_paused {
+        let socket = place.api_socket();
+        eprintln!(
+            "{}: start strategy Paused: start it with orlop-vmm api --api-socket {} POST /vm/boot",
+            place.display,
+            socket.display()
+        );
+    }
+}
+
+/// Tells the process that detached this one; anybody else gets no extra line.
+fn println_up() {
+    if std::env::var_os(DETACHED).is_some() {
+        println!("{UP}");
+    }
+}
+
+/// Set for the process that goes on in the background.
+const DETACHED: &str = "ORLOP_DETACHED";
+
+/// Whether this process goes on in the background: it has no terminal.
+pub fn is_detached() -> bool {
+    std::env::var_os(DETACHED).is_some()
+}
+
+/// Starts the same run in a session of its own and waits until its machine is up.
+async fn detach(options: &Options) -> Result<u8> {
+    let mut command = tokio::process::Command::new("setsid");
+    command.arg(std::env::current_exe()?).arg("run").arg(&options.file);
+    for what in &options.publish {
+        command.arg("--publish").arg(what.to_string());
+    }
+    if let Some(vmm) = &options.vmm {
+        command.arg("--vmm").arg(vmm);
+    }
+    let stdin = if options.file == Path::new("-") { Stdio::inherit() } else { Stdio::null() };
+    let mut child = command
+        .env(DETACHED, "1")
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the run in the background (setsid, Debian package util-linux)")?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let mut lines = BufReader::new(stdout).lines();
+    while let Some(line) = lines.next_line().await? {
+        if line == UP {
+            return Ok(0);
+        }
+    }
+    let status = child.wait().await?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|&c| c != 0).unwrap_or(exit::FAILED))
+}

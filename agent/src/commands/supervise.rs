@@ -1,0 +1,99 @@
+//! Stays with a machine until it is over.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use orlop_api::event::{EventKind, Initiator};
+use orlop_client::Client;
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::run::is_detached;
+use super::stop::power_off;
+use crate::instance::Place;
+use crate::plan::RunPlan;
+use crate::terminal::{self, Left};
+use crate::vmm;
+
+/// Waits for the end of the machine with its console on this terminal. SIGINT, SIGTERM and SIGHUP ask the guest to power
+/// off and end the machine after its grace period; a second one ends it at once.
+pub async fn supervise(plan: &RunPlan, place: &Place, client: &Client, process: &mut Child) -> Result<u8> {
+    let console = show_console(place, client);
+    let stop = stop_on_signal(plan, place, client);
+    let reset = end_on_reset(plan, client);
+    let mut status = None;
+    {
+        tokio::pin!(console, stop, reset);
+        let (mut console_done, mut stop_done, mut reset_done) = (false, false, false);
+        while status.is_none() {
+            tokio::select! {
+                ended = process.wait() => status = Some(ended?),
+                () = &mut console, if !console_done => console_done = true,
+                done = &mut stop, if !stop_done => { stop_done = true; done?; }
+                () = &mut reset, if !reset_done => reset_done = true,
+            }
+        }
+    }
+    let code = status.map_or(crate::exit::FAILED, vmm::exit_code);
+    if code != 0 {
+        eprintln!("\r\n{}: the machine ended with code {code} (see orlop-vmm --help)", place.display);
+    }
+    Ok(code)
+}
+
+async fn show_console(place: &Place, client: &Client) {
+    if is_detached() {
+        return;
+    }
+    let left = match client.console().await {
+        Ok(console) => terminal::attach(console).await,
+        Err(error) => {
+            eprintln!("{}: no console: {error}", place.display);
+            return;
+        }
+    };
+    match left {
+        Ok(Left::Escape) => eprintln!(
+            "\r\n{0}: runs on without its console; Ctrl-C stops it, orlop-agent console {0} comes back",
+            place.display
+        ),
+        Ok(Left::Machine) => {}
+        Err(error) => eprintln!("\r\n{}: the console ended: {error}", place.display),
+    }
+}
+
+async fn stop_on_signal(plan: &RunPlan, place: &Place, client: &Client) -> Result<()> {
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+        .map(signal)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    next(&mut signals).await;
+    eprintln!(
+        "\r\n{}: asked to power off, at most {} s; once more ends it at once",
+        place.display, plan.grace_period_seconds
+    );
+    let ended = tokio::select! {
+        ended = power_off(client, Duration::from_secs(plan.grace_period_seconds)) => ended.map(|_| ()),
+        () = next(&mut signals) => client.shutdown().await,
+    };
+    // Where the API does not answer the machine ends with this process.
+    ended.map_err(Into::into)
+}
+
+async fn next(signals: &mut [tokio::signal::unix::Signal]) {
+    let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures_util::future::select_all(waits).await;
+}
+
+/// `rebootPolicy: Terminate`: a reset by the guest ends the machine.
+async fn end_on_reset(plan: &RunPlan, client: &Client) {
+    if !plan.end_on_reset {
+        return;
+    }
+    let Ok(mut events) = client.events(0).await else { return };
+    while let Ok(Some(event)) = events.next().await {
+        if matches!(event.what, EventKind::Reset { by: Initiator::Guest }) {
+            drop(client.shutdown().await);
+        }
+    }
+}

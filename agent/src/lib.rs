@@ -1,1 +1,0 @@
-//! One per node: carries out VirtualMachineInstances.

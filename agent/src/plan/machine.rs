@@ -1,0 +1,177 @@
+//! Processors, memory, kernel and the devices without a volume or network.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use orlop_api::config::{
+    BalloonConfig, BootConfig, BootProtocol, ClockConfig, CpuConfig, FileSource, KernelConfig, MemoryBacking,
+    MemoryConfig, RngConfig, SerialConfig, VmConfig,
+};
+use orlop_crd::VirtualMachineInstanceSpec;
+use orlop_crd::devices::PanicDeviceModel;
+use orlop_crd::firmware::KernelBoot;
+use orlop_crd::quantity;
+
+use super::{FileWant, Refusal};
+
+/// Guest memory is a whole number of pages.
+const PAGE_BYTES: u64 = 4096;
+/// KubeVirt's serial console, on the guest's side.
+const CONSOLE_ARGUMENT: &str = "console=ttyS0";
+
+/// Everything but disks, network cards, name and identity.
+pub fn plan(
+    spec: &VirtualMachineInstanceSpec,
+    files: &mut BTreeMap<String, FileWant>,
+    refusals: &mut Vec<Refusal>,
+) -> VmConfig {
+    let domain = &spec.domain;
+    let devices = &domain.devices;
+    check_choices(spec, refusals);
+    let topology = domain.topology();
+    let serial = devices.autoattach_serial_console.unwrap_or(true);
+    VmConfig {
+        name: String::new(),
+        uuid: None,
+        cpus: CpuConfig { sockets: topology.sockets, cores: topology.cores, threads: topology.threads },
+        memory: memory(spec, refusals),
+        boot: BootConfig::Kernel(kernel(
+            domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref()),
+            serial,
+            files,
+            refusals,
+        )),
+        clock: ClockConfig {
+            offset_seconds: domain
+                .clock
+                .as_ref()
+                .and_then(|c| c.utc.as_ref()?.offset_seconds)
+                .map_or(0, i64::from),
+        },
+        serial: SerialConfig { enabled: serial, ..SerialConfig::default() },
+        disks: Vec::new(),
+        nets: Vec::new(),
+        console: None,
+        rng: devices.rng.as_ref().map(|_| RngConfig::default()),
+        vsock: None,
+        balloon: devices.autoattach_mem_balloon.unwrap_or(true).then(BalloonConfig::default),
+        panic: !devices.panic_devices.is_empty(),
+    }
+}
+
+/// Values that are carried out only when they are the ones that this machine has.
+fn check_choices(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>) {
+    let domain = &spec.domain;
+    if let Some(kind) = domain.machine.as_ref().and_then(|m| m.r#type.as_deref())
+        && !(kind.is_empty() || kind == "q35" || kind.starts_with("pc-q35"))
+    {
+        let reason = format!("'{kind}' is not there: the machine is a q35");
+        refusals.push(Refusal::new("spec.domain.machine.type", reason));
+    }
+    if let Some(model) = domain.cpu.as_ref().and_then(|c| c.model.as_deref())
+        && !matches!(model, "" | "host-model" | "host-passthrough")
+    {
+        let reason =
+            format!("'{model}': named models are not there yet; leave it out or say host-passthrough");
+        refusals.push(Refusal::new("spec.domain.cpu.model", reason));
+    }
+    let acpi = domain.features.as_ref().and_then(|f| f.acpi.as_ref()?.enabled);
+    if acpi == Some(false) {
+        refusals.push(Refusal::new("spec.domain.features.acpi.enabled", "the machine always has ACPI"));
+    }
+    for (index, device) in domain.devices.panic_devices.iter().enumerate() {
+        if !matches!(device.model, None | Some(PanicDeviceModel::Isa)) {
+            let path = format!("spec.domain.devices.panicDevices[{index}].model");
+            refusals.push(Refusal::new(path, "only the isa model is there"));
+        }
+    }
+}
+
+fn memory(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>) -> MemoryConfig {
+    let path = "spec.domain.memory.guest";
+    let size_bytes = match spec.domain.guest_memory() {
+        None => {
+            refusals.push(Refusal::new(path, "say how much memory the guest has, for example 1Gi"));
+            0
+        }
+        Some(quantity) => match quantity::bytes(quantity) {
+            // KubeVirt's users write 1024M; a guest's memory is whole pages.
+            Ok(bytes) => bytes / PAGE_BYTES * PAGE_BYTES,
+            Err(error) => {
+                refusals.push(Refusal::new(path, error.to_string()));
+                0
+            }
+        },
+    };
+    let page_size =
+        spec.domain.memory.as_ref().and_then(|m| m.hugepages.as_ref()).map(|h| h.page_size.as_deref());
+    let backing = match page_size {
+        None => MemoryBacking::Anonymous,
+        Some(Some("2Mi")) => MemoryBacking::Hugetlb2M,
+        Some(Some("1Gi")) => MemoryBacking::Hugetlb1G,
+        Some(other) => {
+            let reason = format!("'{}' is not a page size: say 2Mi or 1Gi", other.unwrap_or(""));
+            refusals.push(Refusal::new("spec.domain.memory.hugepages.pageSize", reason));
+            MemoryBacking::Anonymous
+        }
+    };
+    MemoryConfig { size_bytes, backing }
+}
+
+fn kernel(
+    boot: Option<&KernelBoot>,
+    serial: bool,
+    files: &mut BTreeMap<String, FileWant>,
+    refusals: &mut Vec<Refusal>,
+) -> KernelConfig {
+    let path = "spec.domain.firmware.kernelBoot";
+    let container = boot.and_then(|b| b.container.as_ref());
+    let mut want = |name: &str, field: &str, inside: Option<&str>| -> Option<FileSource> {
+        let (container, inside) = (container?, inside?);
+        let field = format!("{path}.container.{field}");
+        match inside_of(&container.image, inside) {
+            Ok((directory, path)) => {
+                files.insert(name.into(), FileWant::Inside { directory, path, field });
+                Some(FileSource::Fd(name.into()))
+            }
+            Err(reason) => {
+                refusals.push(Refusal::new(field, reason));
+                None
+            }
+        }
+    };
+    let kernel = want("kernel", "kernelPath", container.and_then(|c| c.kernel_path.as_deref()));
+    let initramfs = want("initramfs", "initrdPath", container.and_then(|c| c.initrd_path.as_deref()));
+    if container.and_then(|c| c.kernel_path.as_deref()).is_none() {
+        let reason = "a kernel is needed: booting a disk by its own boot loader is not there yet. Give container.image \
+                      (a directory of this machine) and container.kernelPath in it";
+        refusals.push(Refusal::new(path, reason));
+    }
+    let arguments = boot.and_then(|b| b.kernel_args.as_deref()).unwrap_or("");
+    KernelConfig {
+        kernel: kernel.unwrap_or(FileSource::Fd("kernel".into())),
+        initramfs,
+        cmdline: if serial && !arguments.contains("console=") {
+            format!("{arguments} {CONSOLE_ARGUMENT}").trim_start().to_owned()
+        } else {
+            arguments.to_owned()
+        },
+        protocol: BootProtocol::Auto,
+    }
+}
+
+/// The file `inside` of the directory that stands in for a kernel image, never outside of it.
+fn inside_of(image: &str, inside: &str) -> Result<(PathBuf, PathBuf), String> {
+    let directory = Path::new(image);
+    if !directory.is_absolute() {
+        return Err(format!(
+            "image '{image}' is not an absolute path: without a cluster, a directory of this machine stands in for \
+             the image"
+        ));
+    }
+    let relative = Path::new(inside.trim_start_matches('/'));
+    if relative.as_os_str().is_empty() || relative.components().any(|c| !matches!(c, Component::Normal(_))) {
+        return Err(format!("'{inside}' is not a path inside the image"));
+    }
+    Ok((directory.to_owned(), relative.to_owned()))
+}
