@@ -13,7 +13,8 @@ use crate::features::FeatureState;
 pub struct Disk {
     /// Sector sizes that the guest sees.
     pub block_size: Option<BlockSize>,
-    /// Place in the boot order, from 1; unique over disks and interfaces. Unset: after all that have one.
+    /// Place in the boot order, from 1; unique over disks and interfaces. Unset: not booted from, once
+    /// another device has one.
     pub boot_order: Option<u32>,
     /// How the host caches. Unset: `none` where the storage can, else `writethrough`.
     pub cache: Option<DiskCache>,
@@ -135,7 +136,7 @@ pub enum Tray {
 #[skip_serializing_none]
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 pub struct LunTarget {
-    /// `scsi`.
+    /// `scsi`: no other bus passes commands through.
     pub bus: Option<DiskBus>,
     /// Refuse writes. Unset: `false`.
     pub readonly: Option<bool>,

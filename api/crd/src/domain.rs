@@ -123,8 +123,7 @@ pub struct Hugepages {
 pub struct ReservedOverhead {
     /// Added to the pod's memory limit.
     pub added_overhead: Option<Quantity>,
-    /// `Required` raises the limit of locked memory to guest plus overhead, as VFIO needs; `NotRequired` is
-    /// the default.
+    /// Whether guest memory and overhead may be locked, as VFIO needs. Unset: they may not.
     pub mem_lock: Option<String>,
 }
 

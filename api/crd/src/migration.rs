@@ -184,7 +184,7 @@ pub struct MigrationConfiguration {
     pub allow_auto_converge: Option<bool>,
     /// Go on at the target before all memory is there. Unset: `false`.
     pub allow_post_copy: Option<bool>,
-    /// Post-copy or pause rather than give up. Unset: the value of `allowPostCopy`.
+    /// Post-copy or pause rather than give up. Unset: `false`.
     pub allow_workload_disruption: Option<bool>,
     /// Bytes per second. Unset: 0, no limit.
     pub bandwidth_per_migration: Option<Quantity>,

@@ -9,7 +9,7 @@ use serde_with::skip_serializing_none;
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Interface {
-    /// Index from which the guest may name the interface (`eno1`); unique, from 1.
+    /// Index from which the guest may name the interface (`eno1`); unique, 1 to 16383.
     pub acpi_index: Option<u32>,
     /// Binding by a plugin of the cluster.
     pub binding: Option<PluginBinding>,

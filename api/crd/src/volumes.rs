@@ -226,7 +226,7 @@ pub struct HostDisk {
     pub capacity: Option<Quantity>,
     /// Absolute path.
     pub path: String,
-    /// Several machines may use it. Unset: `false`.
+    /// Every node has the same file there. Unset: `false`.
     pub shared: Option<bool>,
     /// Whether it must exist.
     pub r#type: HostDiskType,
@@ -249,7 +249,7 @@ pub enum HostDiskType {
 pub struct MemoryDumpVolumeSource {
     /// Name of the claim.
     pub claim_name: String,
-    /// Always treated as `true`.
+    /// It can be detached from the running machine. Unset: `false`.
     pub hotpluggable: Option<bool>,
     /// Mount it read only. Unset: `false`.
     pub read_only: Option<bool>,

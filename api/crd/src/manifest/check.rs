@@ -14,7 +14,7 @@ use super::problem::{Position, Problem, Reason, closest};
 use super::shape::{Shape, shape};
 use crate::quantity;
 
-/// Nobody reads more at once.
+/// Nobody reads more at once, and a hostile document could have as many as it has bytes.
 const MAX_PROBLEMS: usize = 100;
 
 /// The document as JSON without its unset fields, or everything that is wrong with it, in the text's order.
@@ -22,12 +22,8 @@ pub(super) fn check(root: &Value, node: &Node) -> Result<Value, Vec<Problem>> {
     let mut checker = Checker { root, path: Path::default(), problems: Vec::new() };
     let json = checker.value(root, node);
     let mut problems = checker.problems;
-    if problems.is_empty() {
-        return Ok(json);
-    }
     problems.sort_by_key(|problem| problem.at);
-    problems.truncate(MAX_PROBLEMS);
-    Err(problems)
+    if problems.is_empty() { Ok(json) } else { Err(problems) }
 }
 
 struct Checker<'s> {
@@ -38,8 +34,14 @@ struct Checker<'s> {
 
 impl<'s> Checker<'s> {
     fn problem(&mut self, at: Position, reason: Reason) -> Value {
-        self.problems.push(Problem { path: self.path.text(), reason, at });
+        if !self.is_full() {
+            self.problems.push(Problem { path: self.path.text(), reason, at });
+        }
         Value::Null
+    }
+
+    fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
     }
 
     fn wrong_type(&mut self, expected: impl Into<String>, node: &Node) -> Value {
@@ -132,7 +134,7 @@ impl<'s> Checker<'s> {
     }
 
     fn unknown(&mut self, fields: Option<&'s Map<String, Value>>, key: &Key) {
-        let suggestion = fields.and_then(|fields| {
+        let suggestion = fields.filter(|_| !self.is_full()).and_then(|fields| {
             let misplaced = || self.one_level_down(fields, &key.text);
             closest(&key.text, fields.keys().map(String::as_str)).map(str::to_owned).or_else(misplaced)
         });
@@ -167,7 +169,7 @@ impl<'s> Checker<'s> {
     }
 
     fn one_of(&mut self, allowed: &[&str], text: &str, node: &Node) -> Value {
-        if !allowed.contains(&text) {
+        if !allowed.contains(&text) && !self.is_full() {
             let problem = Problem::not_allowed(self.path.text(), text, allowed, node.at);
             self.problems.push(problem);
         }

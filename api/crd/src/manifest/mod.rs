@@ -120,7 +120,7 @@ pub fn parse(text: &str) -> Result<Vec<Document>, ManifestError> {
 struct Kind {
     name: &'static str,
     api_versions: &'static [&'static str],
-    schema: fn() -> &'static Value,
+    schema: LazyLock<Value>,
     decode: fn(Value) -> Result<Document, serde_path_to_error::Error<serde_json::Error>>,
 }
 
@@ -128,37 +128,25 @@ static KINDS: [Kind; 4] = [
     Kind {
         name: "VirtualMachineInstance",
         api_versions: &["kubevirt.io/v1", "kubevirt.io/v1alpha3"],
-        schema: || {
-            static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<VirtualMachineInstance>);
-            &SCHEMA
-        },
+        schema: LazyLock::new(schema::<VirtualMachineInstance>),
         decode: |json| Ok(Document::VirtualMachineInstance(decode(json)?)),
     },
     Kind {
         name: "VirtualMachine",
         api_versions: &["kubevirt.io/v1", "kubevirt.io/v1alpha3"],
-        schema: || {
-            static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<VirtualMachine>);
-            &SCHEMA
-        },
+        schema: LazyLock::new(schema::<VirtualMachine>),
         decode: |json| Ok(Document::VirtualMachine(decode(json)?)),
     },
     Kind {
         name: "Secret",
         api_versions: &["v1"],
-        schema: || {
-            static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<Secret>);
-            &SCHEMA
-        },
+        schema: LazyLock::new(schema::<Secret>),
         decode: |json| Ok(Document::Secret(decode(json)?)),
     },
     Kind {
         name: "ConfigMap",
         api_versions: &["v1"],
-        schema: || {
-            static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<ConfigMap>);
-            &SCHEMA
-        },
+        schema: LazyLock::new(schema::<ConfigMap>),
         decode: |json| Ok(Document::ConfigMap(decode(json)?)),
     },
 ];
@@ -174,7 +162,7 @@ fn decode<T: DeserializeOwned>(json: Value) -> Result<Box<T>, serde_path_to_erro
 
 fn document(node: &Node) -> Result<Document, Vec<Problem>> {
     let kind = kind(node)?;
-    let json = check((kind.schema)(), node)?;
+    let json = check(&kind.schema, node)?;
     (kind.decode)(json).map_err(|error| {
         let path = error.path().to_string();
         vec![Problem { path, reason: Reason::Invalid(error.into_inner().to_string()), at: node.at }]

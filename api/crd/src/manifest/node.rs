@@ -55,7 +55,7 @@ impl Node {
 
 /// The beginning of a text, on one line, short enough for a message.
 pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut short: String = text.chars().take(64).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if short.len() < text.len() {
         short.push('…');
     }

@@ -271,6 +271,18 @@ fn no_more_than_a_hundred_mistakes_are_listed() {
     assert_eq!(answer(&format!("{GOOD}{lines}")).len(), 100);
 }
 
+#[test]
+fn endless_keys_and_values_are_not_repeated() {
+    let long = "x".repeat(1 << 18);
+    let labels = format!("  name: web\n  labels:\n    ? {long}\n    : [{long}]");
+    let text = with("  name: web", &labels).replace("cores: 2", &format!("cores: {long}"));
+    let lines = answer(&format!("{text}? {long}\n: 1\n"));
+    assert_eq!(lines.len(), 3, "{:.300}", lines[0]);
+    for line in lines {
+        assert!(line.len() < 300, "{} bytes", line.len());
+    }
+}
+
 /// A document in which the source of choices decides what is set; `depth` bounds lists and objects.
 fn generate(root: &Value, schema: &Value, depth: usize, choices: &mut impl FnMut() -> usize) -> Value {
     match shape(root, schema) {
@@ -306,7 +318,7 @@ fn generate(root: &Value, schema: &Value, depth: usize, choices: &mut impl FnMut
 
 /// A document of a kind, complete with kind and version.
 fn generated(kind: &Kind, depth: usize, mut choices: impl FnMut() -> usize) -> Value {
-    let schema = (kind.schema)();
+    let schema: &Value = &kind.schema;
     let mut json = generate(schema, schema, depth, &mut choices);
     // Always written, as by every Kubernetes client.
     json["metadata"]["name"] = json!("generated");
