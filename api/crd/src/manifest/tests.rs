@@ -219,6 +219,20 @@ fn json_is_read_like_yaml() {
 }
 
 #[test]
+fn line_ends_and_a_byte_order_mark_of_windows_do_no_harm() {
+    let text = format!("\u{feff}{}", GOOD.replace('\n', "\r\n"));
+    assert_eq!(parse(&text).unwrap(), parse(GOOD).unwrap());
+}
+
+#[test]
+fn an_object_stored_by_a_newer_version_is_still_read_by_serde() {
+    let mut json = parse(GOOD).unwrap()[0].to_json().unwrap();
+    json["spec"]["domain"]["devices"]["flux"] = json!({"capacitor": true});
+    let vmi: VirtualMachineInstance = serde_json::from_value(json).unwrap();
+    assert_eq!(vmi.spec.domain.devices.disks.len(), 1);
+}
+
+#[test]
 fn quantities_may_be_numbers() {
     let text = with("      cores: 2", "      cores: 2\n    resources: {requests: {cpu: 2, memory: 1.5e9}}");
     let documents = parse(&text).unwrap();
