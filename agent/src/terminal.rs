@@ -43,7 +43,7 @@ impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
             // The terminal may be gone; then there is nothing to restore.
-            drop(termios::tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, before));
+            let _ = termios::tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, before);
         }
     }
 }

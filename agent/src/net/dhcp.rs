@@ -142,8 +142,18 @@ mod tests {
             m.opts_mut().insert(DhcpOption::RequestedIpAddress(Ipv4Addr::new(10, 0, 2, 9)));
         });
         assert_eq!(nak.unwrap().opts().msg_type(), Some(MessageType::Nak));
-        assert!(ask(|m| drop(m.set_chaddr(&[9; 6]))).is_none());
-        assert!(ask(|m| drop(m.set_opcode(Opcode::BootReply))).is_none());
+        assert!(
+            ask(|m| {
+                m.set_chaddr(&[9; 6]);
+            })
+            .is_none()
+        );
+        assert!(
+            ask(|m| {
+                m.set_opcode(Opcode::BootReply);
+            })
+            .is_none()
+        );
     }
 
     #[test]

@@ -57,16 +57,6 @@ pub async fn add_veth(
     handle.link().set(moved).execute().await.map_err(netlink(&format!("move {peer} into the VM's namespace")))
 }
 
-/// Removes the link `name`, if it is there.
-pub async fn remove(handle: &Handle, name: &str) -> Result<(), NetError> {
-    match index(handle, name).await? {
-        Some(index) => {
-            handle.link().del(index).execute().await.map_err(netlink(&format!("remove link {name}")))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Makes a bridge with the MAC address `mac`.
 pub async fn add_bridge(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<(), NetError> {
     handle

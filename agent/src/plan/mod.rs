@@ -9,6 +9,8 @@ pub mod fields;
 mod machine;
 mod nets;
 pub mod seed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,0 +1,165 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use orlop_api::config::{BootConfig, FileSource, TapSource};
+
+use super::*;
+
+fn plan_text(text: &str) -> Result<RunPlan, PlanError> {
+    plan(orlop_crd::manifest::parse(text).expect("a manifest"), uuid::Uuid::nil())
+}
+
+fn refusals(text: &str) -> Vec<String> {
+    match plan_text(text) {
+        Err(PlanError::Refused(refusals)) => refusals.iter().map(Refusal::to_string).collect(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// A manifest with `domain` below `spec.domain` and `rest` below `spec`, both indented by two.
+fn vmi(domain: &str, rest: &str) -> String {
+    let indent = |text: &str, by: &str| text.lines().map(|l| format!("{by}{l}\n")).collect::<String>();
+    format!(
+        "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\nmetadata: {{name: a}}\nspec:\n  domain:\n{}{}",
+        indent(domain, "    "),
+        indent(rest, "  ")
+    )
+}
+
+const BOOT: &str =
+    "firmware: {kernelBoot: {container: {image: /i, kernelPath: /k}}}\nmemory: {guest: 1000M}\ndevices: {}";
+
+fn samples() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
+    let mut samples: Vec<_> = fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+    samples.sort();
+    assert!(!samples.is_empty());
+    samples
+}
+
+#[test]
+fn every_sample_is_planned() {
+    for path in samples() {
+        let plan = plan_text(&fs::read_to_string(&path).unwrap());
+        plan.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+#[test]
+fn a_small_manifest_is_a_complete_machine() {
+    let plan = plan_text(&vmi(BOOT, "")).unwrap();
+    assert_eq!(
+        (plan.name.as_str(), plan.namespace.as_str(), plan.grace_period_seconds),
+        ("a", "default", 30)
+    );
+    assert_eq!(plan.config.memory.size_bytes, 999_997_440, "whole pages of 1000M");
+    let BootConfig::Kernel(kernel) = &plan.config.boot;
+    assert_eq!(kernel.kernel, FileSource::Fd("kernel".into()));
+    assert_eq!(kernel.cmdline, "console=ttyS0");
+    assert!(plan.config.balloon.is_some() && plan.config.rng.is_none());
+    let [card] = plan.config.nets.as_slice() else { panic!("the default network") };
+    assert_eq!(card.tap, TapSource::Fds(vec!["net-default-q0".into()]));
+    assert!(plan.nets.contains_key("net-default"));
+    assert_eq!(
+        plan.files["kernel"],
+        FileWant::Inside {
+            directory: "/i".into(),
+            path: "k".into(),
+            field: "spec.domain.firmware.kernelBoot.container.kernelPath".into()
+        }
+    );
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let found = refusals(&vmi(
+        "devices:\n  autoattachPodInterface: false\n  disks: [{name: a, disk: {}}, {name: b, disk: {bus: virtio}}]\n\
+         cpu: {model: Haswell}",
+        "volumes: [{name: a, emptyDisk: {capacity: 1Gi}}, {name: c, hostDisk: {path: x, type: Disk}}]",
+    ));
+    for start in [
+        "spec.domain.cpu.model: 'Haswell'",
+        "spec.domain.memory.guest: say how much",
+        "spec.domain.firmware.kernelBoot: a kernel is needed",
+        "spec.domain.devices.disks[0].disk.bus: unset means sata",
+        "spec.domain.devices.disks[1].name: there is no volume 'b'",
+        "spec.volumes[1].name: no disk shows 'c'",
+    ] {
+        assert!(found.iter().any(|f| f.starts_with(start)), "{start} in {found:#?}");
+    }
+}
+
+#[test]
+fn a_kernel_path_stays_in_its_image() {
+    for bad in ["../etc/shadow", "/a/../../b", "/", "."] {
+        let text = vmi(&BOOT.replace("/k", bad), "")
+            .replace("kernelPath: ", "kernelPath: \"")
+            .replace("}}}", "\"}}}");
+        assert!(refusals(&text)[0].contains("not a path inside the image"), "{bad}");
+    }
+    let relative = refusals(&vmi(&BOOT.replace("/i", "quay.io/x"), ""));
+    assert!(relative[0].contains("not an absolute path"), "{relative:?}");
+}
+
+#[test]
+fn bad_networks_are_refused_by_path() {
+    let with = |interface: &str, network: &str| {
+        refusals(&vmi(
+            &BOOT.replace("devices: {}", &format!("devices: {{interfaces: [{interface}]}}")),
+            &format!("networks: [{network}]"),
+        ))
+        .remove(0)
+    };
+    let card = "{name: net, masquerade: {}, macAddress: '%'}";
+    let net = "{name: net, pod: {}}";
+    assert!(with(&card.replace('%', "zz"), net).contains("interfaces[0].macAddress: 'zz' is not a MAC"));
+    assert!(with(&card.replace('%', "01:00:00:00:00:01"), net).contains("group address"));
+    assert!(with(&card.replace('%', "02:00:00:00:00:00"), net).contains("bridge's own"));
+    assert!(with("{name: other, masquerade: {}}", net).contains("no network 'other'"));
+    assert!(with("{name: net, bridge: {}}", net).contains("interfaces[0].bridge"));
+    assert!(
+        with("{name: net, masquerade: {}}", "{name: net, pod: {vmNetworkCIDR: x}}")
+            .contains("vmNetworkCIDR 'x'")
+    );
+}
+
+#[test]
+fn names_that_could_leave_their_directory_are_refused() {
+    for bad in ["../x", "A", "-a", "a-", "a/b", "."] {
+        let text = vmi(BOOT, "").replace("name: a", &format!("name: \"{bad}\""));
+        assert!(matches!(plan_text(&text), Err(PlanError::Name(_))), "{bad}");
+    }
+}
+
+#[test]
+fn the_readme_lists_what_has_no_effect() {
+    let readme = include_str!("../../README.md");
+    for (field, verdict) in fields::TABLE {
+        let listed = readme.contains(&format!("`{field}`"));
+        assert_eq!(listed, *verdict == fields::Verdict::NoEffect, "{field}");
+    }
+}
+
+/// KubeVirt's own examples, where they lie beside the checkout: each is planned, or refused by paths.
+#[test]
+fn kubevirts_examples_are_planned_or_refused_by_path() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/kubevirt/examples");
+    let Ok(entries) = fs::read_dir(&directory) else {
+        println!("{} is not there: nothing to compare with", directory.display());
+        return;
+    };
+    for path in entries.map(|e| e.unwrap().path()) {
+        let Ok(documents) = orlop_crd::manifest::parse(&fs::read_to_string(&path).unwrap()) else { continue };
+        match plan(documents, uuid::Uuid::nil()) {
+            Ok(_) | Err(PlanError::Machines(_)) => {}
+            Err(PlanError::Refused(refusals)) => {
+                assert!(
+                    refusals.iter().all(|r| r.path.starts_with("spec")),
+                    "{}: {refusals:?}",
+                    path.display()
+                );
+            }
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+}
