@@ -103,7 +103,7 @@ pub enum DiskIo {
 pub struct DiskTarget {
     /// Unset: `sata` on amd64, else `virtio`.
     pub bus: Option<DiskBus>,
-    /// PCI address, for example `0000:81:01.0`; virtio only.
+    /// PCI address, for example `0000:05:00.0`; virtio only.
     pub pci_address: Option<String>,
     /// Refuse writes. Unset: `false`.
     pub readonly: Option<bool>,

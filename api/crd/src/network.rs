@@ -19,7 +19,7 @@ pub struct Interface {
     pub bridge: Option<InterfaceBridge>,
     /// More options for the guest's DHCP answer.
     pub dhcp_options: Option<DhcpOptions>,
-    /// MAC address, `de:ad:00:00:be:af` or `DE-AD-00-00-BE-AF`. Unset: random, or the pod's.
+    /// MAC address, with colons or dashes. Unset: random, or the pod's.
     pub mac_address: Option<String>,
     /// No longer served; a manifest with it is refused.
     pub macvtap: Option<DeprecatedInterfaceMacvtap>,
@@ -33,7 +33,7 @@ pub struct Interface {
     pub passt: Option<DeprecatedInterfacePasst>,
     /// By passt: the guest's connections become the pod's sockets.
     pub passt_binding: Option<InterfacePasstBinding>,
-    /// PCI address, for example `0000:81:01.0`.
+    /// PCI address, for example `0000:05:00.0`.
     pub pci_address: Option<String>,
     /// Ranges of ports that are forwarded to the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
