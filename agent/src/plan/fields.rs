@@ -150,7 +150,7 @@ fn walk(value: &Value, path: &mut String, pattern: &mut String, found: &mut Vec<
         };
     match value {
         Value::Null => {}
-        Value::Object(fields) if !fields.is_empty() && !is_decided_whole(pattern) => {
+        Value::Object(fields) if !is_decided_whole(pattern) => {
             let dot = if path.is_empty() { "" } else { "." };
             for (name, value) in fields {
                 let p = format!("{dot}{name}");

@@ -92,10 +92,8 @@ fn all_that_is_wrong_is_said_at_once() {
 #[test]
 fn a_kernel_path_stays_in_its_image() {
     for bad in ["../etc/shadow", "/a/../../b", "/", "."] {
-        let text = vmi(&BOOT.replace("/k", bad), "")
-            .replace("kernelPath: ", "kernelPath: \"")
-            .replace("}}}", "\"}}}");
-        assert!(refusals(&text)[0].contains("not a path inside the image"), "{bad}");
+        let found = refusals(&vmi(&BOOT.replace("/k", bad), ""));
+        assert!(found.iter().any(|f| f.contains("not a path inside the image")), "{bad}: {found:?}");
     }
     let relative = refusals(&vmi(&BOOT.replace("/i", "quay.io/x"), ""));
     assert!(relative[0].contains("not an absolute path"), "{relative:?}");
