@@ -34,6 +34,8 @@
 )]
 
 mod buffers;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod counters;
 mod queue_io;
 pub mod rate;

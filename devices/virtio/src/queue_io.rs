@@ -115,6 +115,11 @@ impl QueueIo {
         self.slots.len()
     }
 
+    /// How many descriptors `queue` has, as the driver chose.
+    pub fn queue_size(&self, queue: usize) -> usize {
+        self.slots.get(queue).map_or(0, |slot| usize::from(slot.queue.size()))
+    }
+
     /// Whether the driver enabled `queue`; one that it did not is never popped from.
     pub fn is_ready(&self, queue: usize) -> bool {
         self.slots.get(queue).is_some_and(|slot| slot.queue.ready())
