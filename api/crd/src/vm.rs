@@ -10,7 +10,7 @@ use crate::resource::ApiVersion;
 use crate::vm_status::VirtualMachineStatus;
 use crate::vmi::VirtualMachineInstanceSpec;
 
-/// A virtual machine that outlives its runs: a template for [`VirtualMachineInstance`]s, and whether one
+/// A virtual machine that outlives its runs: a template for instances, and whether one
 /// should be running.
 #[skip_serializing_none]
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
