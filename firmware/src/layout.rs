@@ -14,7 +14,7 @@
 //! next multiple of 1 GiB, 32 GiB long      PCI memory, 64-bit BARs
 //! ```
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Smallest guest memory: the boot parameters and the BIOS area must exist.
 pub const RAM_MIN_BYTES: u64 = 1 << 20;
@@ -35,7 +35,7 @@ pub const ECAM_BYTES: u64 = 256 << 20;
 /// PCI memory for 32-bit BARs.
 pub const PCI32: Range<u64> = 0xC000_0000..0xFC00_0000;
 /// PCI port space, for BARs of passed-through devices; above every port of the chipset.
-pub const PCI_IO: Range<u16> = 0xC000..0xFFFF;
+pub const PCI_IO: RangeInclusive<u16> = 0xC000..=0xFFFF;
 /// Length of the window for 64-bit BARs, which starts above all RAM.
 pub const PCI64_BYTES: u64 = 32 << 30;
 /// The IOAPIC's registers (SDM vol 3 §11; where KVM's in-kernel IOAPIC answers).
@@ -188,7 +188,8 @@ mod tests {
     fn all_of_a_small_memory_is_low() {
         for size in [MIB, MIB + 4096, 256 * MIB, 2 * GIB] {
             let layout = MemoryLayout::of(size).unwrap();
-            assert_eq!(layout.ram(), [0..size]);
+            assert_eq!(layout.ram(), vec![layout.low.clone()]);
+            assert_eq!(layout.low, 0..size);
             assert_eq!(layout.pci64.start, 4 * GIB);
         }
     }
@@ -242,6 +243,6 @@ mod tests {
         fixed.sort_by_key(|r| r.start);
         assert!(fixed.windows(2).all(|w| w[0].end <= w[1].start));
         assert_eq!(KVM_PAGES_END - KVM_TSS_START, 3 * PAGE_BYTES);
-        assert!(CMDLINE_START + CMDLINE_MAX_BYTES as u64 + 1 <= BOOT_PARAMETERS_END);
+        assert!(CMDLINE_START + (CMDLINE_MAX_BYTES as u64) < BOOT_PARAMETERS_END);
     }
 }

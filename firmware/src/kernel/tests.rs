@@ -300,7 +300,7 @@ fn a_bzimage_that_cannot_be_entered_in_64_bits_is_refused() {
     assert_eq!(start(|h| h.xloadflags = 0), "kernel is a 32-bit Linux kernel");
     assert_eq!(start(|h| h.loadflags = 0), "kernel is a zImage, which is loaded below 1 MiB");
     start(|h| h.kernel_alignment = 0);
-    start(|h| h.pref_address = u64::MAX & !0x1f_ffff);
+    start(|h| h.pref_address = !0x1f_ffff);
     start(|h| h.pref_address = 0);
 }
 

@@ -1,0 +1,156 @@
+//! ACPI tables (ACPI 6.5) for a machine without ACPI's fixed hardware.
+//!
+//! The machine is "hardware-reduced" (§4.1): no fixed event registers, no SCI. The power button comes through a
+//! generic event device (§5.6.9), sleeping through the sleep control register, reset through the reset register. The
+//! PM timer is there although such machines need none: Linux uses it where the FADT names one.
+
+mod dsdt;
+mod fixed;
+
+use std::ops::Range;
+
+use acpi_tables::Aml;
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::xsdt::XSDT;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
+
+use crate::layout::{ACPI, MemoryLayout};
+
+/// Who made the tables.
+const OEM_ID: [u8; 6] = *b"ORLOP ";
+const OEM_TABLE_ID: [u8; 8] = *b"ORLOPVMM";
+const OEM_REVISION: u32 = 1;
+/// Tables start at multiples of this.
+const ALIGNMENT: u64 = 16;
+
+/// The machine, as much of it as its tables tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// Where RAM and PCI windows are.
+    pub layout: MemoryLayout,
+    /// APIC ids of the processors, the boot processor first.
+    pub apic_ids: Vec<u32>,
+    /// Power button, sleep and reset.
+    pub power: Power,
+    /// Port of the 32-bit PM timer.
+    pub pm_timer_port: u16,
+    /// First port of the real-time clock.
+    pub rtc_port: u16,
+    /// The first serial port, if there is one.
+    pub serial: Option<Uart>,
+    /// Port of pvpanic, if there is one.
+    pub pvpanic_port: Option<u16>,
+}
+
+/// Power button, sleep and reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Power {
+    /// Port of the sleep control register.
+    pub sleep_control_port: u16,
+    /// Port of the sleep status register.
+    pub sleep_status_port: u16,
+    /// `SLP_TYP` for S5.
+    pub s5: u8,
+    /// Port of the event status byte: bit 3 is the power button, reading clears it.
+    pub event_status_port: u16,
+    /// Edge-triggered interrupt of the generic event device.
+    pub event_gsi: u32,
+    /// Port of the reset register.
+    pub reset_port: u16,
+    /// What is written there for a reset.
+    pub reset_value: u8,
+}
+
+/// A 16550 with its eight ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uart {
+    /// First port.
+    pub port: u16,
+    /// Edge-triggered interrupt.
+    pub gsi: u32,
+}
+
+/// A table, and where it must lie: tables point at one another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name: a table's signature, or `RSDP`.
+    pub name: &'static str,
+    /// Guest physical address.
+    pub address: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// All tables of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tables {
+    /// Address of the root pointer.
+    pub rsdp: u64,
+    /// The tables, ascending.
+    pub tables: Vec<Table>,
+}
+
+/// The tables do not fit where they belong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ACPI tables of {needs_bytes} bytes do not fit at {:#x}..{:#x}", area.start, area.end)]
+pub struct TooLarge {
+    /// What the tables need.
+    pub needs_bytes: u64,
+    /// Where they belong.
+    pub area: Range<u64>,
+}
+
+impl Tables {
+    /// Makes the tables of `platform`, to lie in the BIOS area where a directly booted kernel finds them.
+    pub fn of(platform: &Platform) -> Result<Self, TooLarge> {
+        let mut next = Allocator(ACPI.start);
+        let rsdp = next.take(Rsdp::len() as u64);
+        let mut tables = Vec::new();
+        let mut place = |name, bytes: Vec<u8>| {
+            let address = next.take(bytes.len() as u64);
+            tables.push(Table { name, address, bytes });
+            address
+        };
+        let dsdt = place("DSDT", dsdt::table(platform));
+        let listed = [
+            place("FACP", fixed::fadt(platform, dsdt)),
+            place("APIC", fixed::madt(platform)),
+            place("MCFG", fixed::mcfg()),
+        ];
+        let xsdt = place("XSDT", xsdt(&listed));
+        let end = next.0;
+        tables.insert(0, Table { name: "RSDP", address: rsdp, bytes: bytes(&Rsdp::new(OEM_ID, xsdt)) });
+        if end > ACPI.end {
+            return Err(TooLarge { needs_bytes: end - ACPI.start, area: ACPI });
+        }
+        Ok(Self { rsdp, tables })
+    }
+
+    /// Writes the tables to their places.
+    pub fn write<M: GuestMemoryBackend>(&self, memory: &M) -> Result<(), GuestMemoryError> {
+        self.tables.iter().try_for_each(|t| memory.write_slice(&t.bytes, GuestAddress(t.address)))
+    }
+}
+
+/// Hands out aligned addresses, ascending.
+struct Allocator(u64);
+
+impl Allocator {
+    fn take(&mut self, len: u64) -> u64 {
+        let address = self.0.next_multiple_of(ALIGNMENT);
+        self.0 = address.saturating_add(len);
+        address
+    }
+}
+
+fn xsdt(tables: &[u64]) -> Vec<u8> {
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    tables.iter().for_each(|&address| xsdt.add_entry(address));
+    bytes(&xsdt)
+}
+
+fn bytes(aml: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    aml.to_aml_bytes(&mut bytes);
+    bytes
+}
