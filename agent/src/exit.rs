@@ -10,8 +10,8 @@ pub const KILLED: u8 = 137;
 /// For `--help`.
 pub const HELP: &str = "\
 Exit codes:
-  0    the guest powered off, or was stopped
+  0    the guest powered off
   1    this machine refuses: no KVM, a file or network that cannot be had
   2    the command line or the manifest is wrong
-  3-9  the machine ended otherwise: see orlop-vmm --help
+  3-31 the machine ended otherwise, as orlop-vmm --help says; 20: it was ended without having powered off
   137  the VMM was killed by a signal";

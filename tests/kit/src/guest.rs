@@ -1,0 +1,122 @@
+//! Machine configurations, in as few words as a test needs.
+
+use orlop_api::config::{
+    BootConfig, BootProtocol, CpuConfig, DiskConfig, FileSource, KernelConfig, MemoryBacking, MemoryConfig,
+    SerialConfig, VmConfig,
+};
+
+use crate::image;
+
+/// The kernel kinds that the VMM boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelKind {
+    /// A distribution's bzImage.
+    BzImage,
+    /// The same kernel as 64-bit ELF, entered by the Linux boot protocol.
+    Elf,
+    /// The same ELF, entered by its PVH note.
+    Pvh,
+}
+
+/// A small Linux guest from the initramfs image, or another kernel.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// The configuration so far; tests change it freely.
+    pub config: VmConfig,
+}
+
+/// A file by its path.
+pub fn path(path: impl AsRef<std::path::Path>) -> FileSource {
+    FileSource::Path(path.as_ref().display().to_string())
+}
+
+impl Guest {
+    /// The small Linux guest with 256 MiB and one vCPU, waiting for commands on its console.
+    pub fn linux(kind: KernelKind) -> Self {
+        let (file, protocol) = match kind {
+            KernelKind::BzImage => ("bzImage", BootProtocol::Auto),
+            KernelKind::Elf => ("vmlinux", BootProtocol::Linux64),
+            KernelKind::Pvh => ("vmlinux", BootProtocol::Pvh),
+        };
+        let mut guest = Self::kernel(image(file), "console=ttyS0 quiet");
+        let BootConfig::Kernel(kernel) = &mut guest.config.boot;
+        kernel.initramfs = Some(path(image("initramfs.cpio")));
+        kernel.protocol = protocol;
+        guest
+    }
+
+    /// Any kernel, without an initramfs.
+    pub fn kernel(file: impl AsRef<std::path::Path>, cmdline: &str) -> Self {
+        Self {
+            config: VmConfig {
+                name: "test".into(),
+                uuid: None,
+                cpus: CpuConfig::default(),
+                memory: MemoryConfig { size_bytes: 256 << 20, backing: MemoryBacking::Anonymous },
+                boot: BootConfig::Kernel(KernelConfig {
+                    kernel: path(file),
+                    initramfs: None,
+                    cmdline: cmdline.into(),
+                    protocol: BootProtocol::Auto,
+                }),
+                clock: Default::default(),
+                serial: SerialConfig::default(),
+                disks: Vec::new(),
+                nets: Vec::new(),
+                console: None,
+                rng: None,
+                vsock: None,
+                balloon: None,
+                panic: false,
+            },
+        }
+    }
+
+    /// Runs `script` instead of waiting for commands, and powers off.
+    #[must_use]
+    pub fn script(mut self, script: &str) -> Self {
+        let BootConfig::Kernel(kernel) = &mut self.config.boot;
+        kernel.cmdline.push_str(&format!(" orlop.run=\"{script}\""));
+        self
+    }
+
+    /// More words for the kernel.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        let BootConfig::Kernel(kernel) = &mut self.config.boot;
+        kernel.cmdline.push(' ');
+        kernel.cmdline.push_str(argument);
+        self
+    }
+
+    /// Memory in MiB.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u64) -> Self {
+        self.config.memory.size_bytes = mib << 20;
+        self
+    }
+
+    /// Topology.
+    #[must_use]
+    pub fn cpus(mut self, sockets: u32, cores: u32, threads: u32) -> Self {
+        self.config.cpus = CpuConfig { sockets, cores, threads };
+        self
+    }
+
+    /// A disk on a raw file.
+    #[must_use]
+    pub fn disk(mut self, id: &str, file: impl AsRef<std::path::Path>) -> Self {
+        self.config.disks.push(DiskConfig {
+            id: id.into(),
+            source: path(file),
+            read_only: false,
+            serial: None,
+            queues: 1,
+            queue_size: 256,
+            direct: false,
+            bandwidth_limit: None,
+            operations_limit: None,
+        });
+        self
+    }
+}
