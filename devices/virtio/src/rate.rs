@@ -7,6 +7,15 @@ use std::time::{Duration, Instant};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
+/// A limit: how much per second, and how much at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Tokens per second: bytes or operations, as whoever holds it says.
+    pub per_second: u64,
+    /// How many may be saved up while idle; a second's worth when absent.
+    pub burst: Option<u64>,
+}
+
 /// A token bucket. Pure: the time is passed in.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
@@ -24,6 +33,11 @@ impl TokenBucket {
         let per_second = per_second.max(1);
         let burst = burst.unwrap_or(per_second).max(1);
         Self { per_second, burst, level: scaled(burst), refilled: now }
+    }
+
+    /// A full bucket for `limit`.
+    pub fn of(limit: RateLimit, now: Instant) -> Self {
+        Self::new(limit.per_second, limit.burst, now)
     }
 
     /// Takes `tokens` if they are there, or if the bucket is full. Otherwise takes nothing and says after how long to
