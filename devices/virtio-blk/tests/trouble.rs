@@ -1,0 +1,126 @@
+//! Trouble on the host, for real: a full file system, an image cut short, limits.
+
+mod guest;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use guest::*;
+use orlop_disk::EngineKind;
+use orlop_pci::Function;
+use orlop_virtio_blk::{Limits, RateLimit};
+
+/// Runs test `name` of this program again in a mount namespace of its own, where `dir` is a tmpfs of 1 MiB.
+fn on_a_small_tmpfs(name: &str, dir: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let script =
+        "mount -t tmpfs -o size=1m tmpfs \"$1\" && SMALL_TMPFS=\"$1\" exec \"$2\" --exact \"$3\" --nocapture";
+    let output = unshare
+        .args(["sh", "-c", script, "sh"])
+        .arg(dir)
+        .arg(std::env::current_exe().unwrap())
+        .arg(name)
+        .output()
+        .unwrap();
+    std::io::stdout().write_all(&[output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "the test failed on its small tmpfs");
+}
+
+fn go_on_when_full(test: &str, engine: EngineKind) {
+    let Some(dir) = std::env::var_os("SMALL_TMPFS") else {
+        return on_a_small_tmpfs(test, tempfile::tempdir().unwrap().path());
+    };
+    let setup = Setup { engine, ..SETUP };
+    let mut guest = Guest::at(&image(Path::new(&dir), setup.size_bytes), setup);
+    // A mebibyte of file system holds some of these 16.
+    let results: Vec<u8> = (0..16).map(|i| guest.write(i * 256, &pattern(i * 256, 128 << 10, 0))).collect();
+    let failed = results.iter().filter(|&&status| status == IOERR).count();
+    assert!(failed >= 8 && results[0] == OK, "{results:?}");
+    assert_eq!(guest.counter("write_errors"), failed as u64);
+    assert!(!guest.driver.is_broken(), "a full disk is not the guest's fault");
+    for i in (0..16).filter(|&i| results[i] == OK) {
+        let sector = i as u64 * 256;
+        assert!(guest.read(sector, 128 << 10) == (OK, pattern(sector, 128 << 10, 0)));
+    }
+    // Space that is given back can be written again.
+    assert_eq!(guest.command(DISCARD, 0, &segment(0, 256, 0)), OK);
+    assert_eq!(guest.write(256 * 15, &[1; 64 << 10]), OK);
+}
+
+#[test]
+fn a_full_disk_is_an_io_error_with_io_uring_and_the_guest_goes_on() {
+    go_on_when_full("a_full_disk_is_an_io_error_with_io_uring_and_the_guest_goes_on", EngineKind::Auto);
+}
+
+#[test]
+fn a_full_disk_is_an_io_error_with_plain_calls_and_the_guest_goes_on() {
+    let name = "a_full_disk_is_an_io_error_with_plain_calls_and_the_guest_goes_on";
+    go_on_when_full(name, EngineKind::Synchronous);
+}
+
+#[test]
+fn an_image_that_shrinks_is_an_io_error_and_the_guest_goes_on() {
+    let mut guest = Guest::new(SETUP);
+    let file = std::fs::OpenOptions::new().write(true).open(&guest.path).unwrap();
+    file.set_len(4096).unwrap();
+    assert_eq!(guest.read(8, 4096).0, IOERR);
+    assert_eq!(guest.counter("read_errors"), 1);
+    assert_eq!(guest.read(0, 4096).0, OK);
+    assert_eq!(guest.write(8, &[7; 4096]), OK);
+    assert_eq!(guest.read(8, 4096), (OK, vec![7; 4096]));
+}
+
+#[test]
+fn a_limit_holds_over_all_queues_and_loses_nothing() {
+    let operations = Some(RateLimit { per_second: 100, burst: Some(10) });
+    let limits = Limits { bytes: None, operations };
+    let mut guest = Guest::new(Setup { queues: 2, limits, ..SETUP });
+    let start = Instant::now();
+    for i in 0..15 {
+        for queue in 0..2 {
+            guest.driver.post(queue, &header(IN, i), 513);
+        }
+    }
+    guest.driver.kick(0);
+    guest.driver.kick(1);
+    for queue in 0..2 {
+        for _ in 0..15 {
+            assert_eq!(status(&guest.driver.wait(queue)), OK);
+        }
+    }
+    // 30 requests, 10 of them at once: the other 20 take 200 ms.
+    assert!(start.elapsed() >= Duration::from_millis(195), "{:?}", start.elapsed());
+    assert!(guest.counter("throttled_events") > 0);
+}
+
+#[test]
+fn a_throttled_queue_can_be_paused_reset_and_used_again() {
+    let bytes = Some(RateLimit { per_second: 64 << 10, burst: Some(4096) });
+    let limits = Limits { bytes, operations: None };
+    let mut guest = Guest::new(Setup { limits, ..SETUP });
+    for i in 0..8 {
+        guest.driver.post(0, &header(IN, i * 8), 4097);
+    }
+    guest.driver.kick(0);
+    let start = Instant::now();
+    guest.driver.function.pause();
+    assert!(start.elapsed() < Duration::from_secs(1), "a pause waited for the limit");
+    guest.driver.function.resume();
+    for _ in 0..8 {
+        assert_eq!(status(&guest.driver.wait(0)), OK);
+    }
+    guest.driver.post(0, &header(IN, 0), (1 << 20) + 1);
+    guest.driver.post(0, &header(IN, 0), 4097);
+    guest.driver.kick(0);
+    assert_eq!(status(&guest.driver.wait(0)), OK, "a large request goes into debt");
+    guest.driver.reset();
+    guest.driver.start();
+    assert!(!guest.driver.is_broken());
+}
