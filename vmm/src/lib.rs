@@ -2,5 +2,10 @@
 
 pub mod cli;
 pub mod exit;
+pub mod jail;
+pub mod kvm;
 pub mod machine;
+pub mod process;
+pub mod run;
 pub mod server;
+pub mod terminal;

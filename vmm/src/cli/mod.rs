@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{exit, server};
+use crate::{exit, run, server};
 
 /// One process, one virtual machine, directly on KVM.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run one machine with its serial console here, and end with it.
+    Run(run::RunArgs),
     /// Speak to a running VMM: send a request, attach to its console, follow its events.
     Api(api::Args),
     /// Print the OpenAPI document of the API.
@@ -30,6 +32,7 @@ enum Command {
 /// Runs what the command line says.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
         Command::Api(args) => api::main(&args),
         Command::Openapi => openapi(),
     };

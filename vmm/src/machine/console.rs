@@ -16,15 +16,13 @@ pub const INPUT_MAX_BYTES: usize = 4096;
 /// How much of the output a reader gets at once, in bytes.
 pub const CHUNK_MAX_BYTES: usize = 16 << 10;
 
-/// Called when there is input for the serial port to fetch.
-pub(super) type InputHook = Arc<dyn Fn() + Send + Sync>;
-
 struct Hub {
     output: Mutex<Ring>,
     news: Notify,
     input: Mutex<VecDeque<u8>>,
     room: Notify,
-    hook: Mutex<Option<InputHook>>,
+    /// There may be input to take and somebody to take it.
+    typed: Notify,
 }
 
 /// The hub. Clones share it.
@@ -50,7 +48,7 @@ impl Console {
             news: Notify::new(),
             input: Mutex::new(VecDeque::new()),
             room: Notify::new(),
-            hook: Mutex::new(None),
+            typed: Notify::new(),
         }))
     }
 
@@ -92,11 +90,8 @@ impl Console {
             input.extend(&bytes[..taken]);
             taken
         };
-        let hook = lock(&self.0.hook).clone();
-        if let Some(hook) = hook
-            && taken > 0
-        {
-            hook();
+        if taken > 0 {
+            self.0.typed.notify_one();
         }
         taken
     }
@@ -107,21 +102,28 @@ impl Console {
         self.0.news.notify_waiters();
     }
 
-    /// Takes up to `limit` bytes that were typed. Never waits.
-    pub(super) fn take_input(&self, limit: usize) -> Vec<u8> {
-        let mut input = lock(&self.0.input);
-        let count = limit.min(input.len());
-        let taken: Vec<u8> = input.drain(..count).collect();
-        drop(input);
-        if !taken.is_empty() {
-            self.0.room.notify_waiters();
-        }
-        taken
+    /// Returns when there may be input to [`Self::feed`].
+    pub(super) async fn typed(&self) {
+        self.0.typed.notified().await;
     }
 
-    /// Sets what is called when there is input to take.
-    pub(super) fn on_input(&self, hook: InputHook) {
-        *lock(&self.0.hook) = Some(hook);
+    /// The serial port has room again.
+    pub(super) fn want_input(&self) {
+        self.0.typed.notify_one();
+    }
+
+    /// Offers what was typed to `take`, which says how much of it it took; the rest stays.
+    pub(super) fn feed(&self, take: impl FnOnce(&[u8]) -> usize) {
+        let mut input = lock(&self.0.input);
+        if input.is_empty() {
+            return;
+        }
+        let taken = take(input.make_contiguous()).min(input.len());
+        input.drain(..taken);
+        drop(input);
+        if taken > 0 {
+            self.0.room.notify_waiters();
+        }
     }
 
     /// Changes how much output is kept.
@@ -204,8 +206,28 @@ mod tests {
         let text = vec![7; INPUT_MAX_BYTES + 10];
         assert_eq!(console.try_write(&text), INPUT_MAX_BYTES);
         assert_eq!(console.try_write(&text), 0);
-        let ((), first) = tokio::join!(console.write(b"end"), async { console.take_input(usize::MAX) });
-        assert_eq!(first.len(), INPUT_MAX_BYTES);
-        assert_eq!(console.take_input(99), b"end");
+        let mut fed = Vec::new();
+        let all = |fed: &mut Vec<u8>| {
+            console.feed(|bytes| {
+                fed.extend(bytes);
+                bytes.len()
+            });
+        };
+        let ((), ()) = tokio::join!(console.write(b"end"), async { all(&mut fed) });
+        all(&mut fed);
+        assert_eq!(fed.len(), INPUT_MAX_BYTES + 3);
+        assert!(fed.ends_with(b"end"));
+    }
+
+    #[tokio::test]
+    async fn input_that_was_not_taken_stays() {
+        let console = Console::new(4);
+        console.try_write(b"abc");
+        console.typed().await;
+        console.feed(|bytes| bytes.len() - 1);
+        console.feed(|bytes| {
+            assert_eq!(bytes, b"c");
+            0
+        });
     }
 }

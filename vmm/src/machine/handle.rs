@@ -10,10 +10,10 @@ use orlop_api::state::{VmInfo, VmState};
 use orlop_api::vcpu::VcpuInfo;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::outcome::Outcome;
-use super::policy::Command;
 use super::console::Console;
 use super::events::EventLog;
+use super::outcome::Outcome;
+use super::policy::Command;
 
 /// How many requests may wait for the driver; a client beyond that waits itself.
 const WAITING_MAX: usize = 32;

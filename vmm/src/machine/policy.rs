@@ -226,14 +226,8 @@ mod tests {
 
     #[test]
     fn a_guests_reset_goes_round_unless_told_otherwise() {
-        assert_eq!(
-            on_guest(Running, GuestAct::Reset, true),
-            Step::Reset { by: Initiator::Guest, run: true }
-        );
-        assert_eq!(
-            on_guest(Paused, GuestAct::Reset, true),
-            Step::Reset { by: Initiator::Guest, run: false }
-        );
+        assert_eq!(on_guest(Running, GuestAct::Reset, true), Step::Reset { by: Initiator::Guest, run: true });
+        assert_eq!(on_guest(Paused, GuestAct::Reset, true), Step::Reset { by: Initiator::Guest, run: false });
         assert_eq!(on_guest(Running, GuestAct::Reset, false), Step::Stop(Outcome::Reset));
     }
 

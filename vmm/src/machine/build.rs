@@ -1,0 +1,213 @@
+//! Carries a plan out: opens, maps, creates, in the order that a plan cannot fail late. Decides nothing.
+//!
+//! ```text
+//!   1 devices opened    files, taps, sockets: whatever the host may refuse
+//!   2 memory, KVM       guest RAM, virtual machine, board
+//!   3 confinement       of this thread, and so of every thread that it starts
+//!   4 threads           of devices and vCPUs
+//!   5 kernel            loaded, vCPUs at its entry
+//! ```
+
+use std::sync::Arc;
+
+use orlop_api::device::DeviceKind;
+use orlop_bus::BusError;
+use orlop_pci::{Bdf, Function, PciRoot, RootError};
+use orlop_virtio::{Platform as Frame, Ram, VirtioPci};
+
+use super::boot::{BootError, BootSource};
+use super::console::Console;
+use super::files::{FileError, Files};
+use super::machine::{DeviceSeat, Machine};
+use super::memory::{self, MemoryError};
+use super::plan::{Plan, Slot};
+use super::platform::Platform;
+use super::registry::{Built, DeviceError};
+use super::vcpu::{Alarm, Buses, VcpuHandle};
+use super::windows::PciWindows;
+use crate::exit;
+use crate::jail::{Jail, JailError, ThreadKind};
+use crate::kvm::{HostCpu, HostKvm, KvmError, Vm, guest_cpuid, install_kick_handler};
+
+/// Why a plan could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// KVM refused something.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// There is not enough memory.
+    #[error("memory: {0}")]
+    Memory(#[from] MemoryError),
+    /// A file cannot be had.
+    #[error("{field}: {source}")]
+    File {
+        /// The field that names it.
+        field: &'static str,
+        /// What the host says.
+        source: FileError,
+    },
+    /// A device cannot be had.
+    #[error("{field}: {source}")]
+    Device {
+        /// The part of the configuration that asks for it.
+        field: String,
+        /// What its room says.
+        source: DeviceError,
+    },
+    /// The frame could not take a device.
+    #[error("{field}: {source}")]
+    Frame {
+        /// The part of the configuration that asks for it.
+        field: String,
+        /// What the frame says.
+        source: orlop_virtio::BuildError,
+    },
+    /// The kernel cannot be started.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The process cannot be confined.
+    #[error(transparent)]
+    Jail(#[from] JailError),
+    /// Two things of the plan are in one place.
+    #[error("the plan puts two devices in one place: {0}")]
+    Bus(#[from] BusError),
+    /// Two functions of the plan are in one place.
+    #[error("the plan puts two functions in one place: {0}")]
+    Root(#[from] RootError),
+}
+
+impl BuildError {
+    /// The field of the configuration that is to blame, and what is wrong, apart.
+    pub fn parts(&self) -> (Option<String>, String) {
+        match self {
+            Self::File { field, source } => (Some((*field).to_owned()), source.to_string()),
+            Self::Device { field, source } => (Some(field.clone()), source.to_string()),
+            Self::Frame { field, source } => (Some(field.clone()), super::chain(source)),
+            Self::Memory(source) => (Some("memory".to_owned()), source.to_string()),
+            Self::Boot(source) => (Some(source.field().to_owned()), super::chain(source)),
+            other => (None, super::chain(other)),
+        }
+    }
+
+    /// The exit code of a process that cannot go on without the machine.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Kvm(_) => exit::NO_KVM,
+            Self::Memory(_) | Self::File { .. } | Self::Device { .. } => exit::HOST,
+            Self::Boot(_) => exit::BAD_CONFIG,
+            Self::Frame { .. } | Self::Jail(_) | Self::Bus(_) | Self::Root(_) => exit::FAILED,
+        }
+    }
+}
+
+/// What carrying out a plan needs beside the plan.
+pub struct Means<'a> {
+    /// KVM.
+    pub kvm: &'a HostKvm,
+    /// What the processors can do.
+    pub cpu: &'a HostCpu,
+    /// Descriptors that the process was started with.
+    pub files: &'a mut Files,
+    /// Where serial output goes.
+    pub console: &'a Console,
+    /// Who is told of the guest's acts.
+    pub alarm: Arc<Alarm>,
+    /// Confinement.
+    pub jail: &'a Arc<Jail>,
+}
+
+/// Builds the machine; its vCPUs stand at the kernel's entry.
+pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
+    let Means { kvm, cpu, files, console, alarm, jail } = means;
+    let mut boot = BootSource::open(&plan.kernel, files)?;
+    let mut opened = Vec::new();
+    let mut slots = Vec::new();
+    let (plan, planned) = plan.split();
+    for slot in planned {
+        let (place, spec) = Place::of(slot);
+        let built = spec.build(files).map_err(|source| BuildError::Device { field: place.field.clone(), source })?;
+        opened.push(built);
+        slots.push(place);
+    }
+
+    install_kick_handler()?;
+    let ram = Arc::new(memory::allocate(&plan.layout, plan.backing)?);
+    let vm = Arc::new(Vm::new(kvm)?);
+    let memory_slots = vm.set_memory(&ram)?;
+    let buses = Arc::new(Buses::default());
+    let windows = Arc::new(PciWindows::new(Arc::clone(&buses.memory), Arc::clone(&vm), plan.layout.clone()));
+    let root = PciRoot::new(windows.clone());
+    for (bdf, bridge) in Platform::bridges() {
+        root.insert(bdf, Arc::new(bridge))?;
+    }
+    let platform = Platform::new(&plan, &vm, &buses, root, &alarm, console)?;
+    let vcpus = (0..plan.topology.vcpus()).map(|index| {
+        let vcpu = vm.create_vcpu(plan.topology.apic_id(index))?;
+        vcpu.set_cpuid(&cpuid(&guest_cpuid(cpu, &plan.topology, index))?)?;
+        Ok::<_, KvmError>(vcpu)
+    });
+    let vcpus: Vec<_> = vcpus.collect::<Result<_, _>>()?;
+    let chips = vm.chips_at_power_on()?;
+
+    jail.close_files(&plan.config)?;
+    let msi = vm.msi_sender();
+    let mut devices = Vec::new();
+    for (place, built) in slots.into_iter().zip(opened) {
+        devices.push(seat(place, built, &platform, &ram, &msi, jail)?);
+    }
+    let vcpus = vcpus.into_iter().zip(0..).map(|(vcpu, index)| {
+        let jail = Arc::clone(jail);
+        let confine = move || jail.confine_or_end(ThreadKind::Vcpu);
+        VcpuHandle::spawn(index, vcpu, Arc::clone(&buses), Arc::clone(&alarm), confine)
+    });
+    let vcpus = vcpus.collect::<Result<_, _>>()?;
+
+    let entry = boot.load(&*ram, &plan)?;
+    let machine = Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, memory_slots, ram, vm };
+    machine.at_entry(&entry)?;
+    Ok(machine)
+}
+
+/// Where a device goes.
+struct Place {
+    bdf: Bdf,
+    bar_address: u64,
+    id: String,
+    field: String,
+    kind: DeviceKind,
+}
+
+impl Place {
+    fn of(slot: Slot) -> (Self, Box<dyn super::registry::Spec>) {
+        let Slot { bdf, bar_address, device } = slot;
+        let super::registry::Wanted { id, field, kind, spec } = device;
+        (Self { bdf, bar_address, id, field, kind }, spec)
+    }
+}
+
+fn seat(
+    place: Place,
+    built: Built,
+    platform: &Platform,
+    ram: &Arc<Ram>,
+    msi: &Arc<crate::kvm::MsiSender>,
+    jail: &Arc<Jail>,
+) -> Result<DeviceSeat, BuildError> {
+    let Place { bdf, bar_address, id, field, kind } = place;
+    let hook_jail = Arc::clone(jail);
+    let frame = Frame {
+        ram: Arc::clone(ram),
+        msi: msi.clone(),
+        hook: Arc::new(move |kind: &str| hook_jail.confine_or_end(ThreadKind::device(kind))),
+        bar_address,
+    };
+    let function = VirtioPci::new(built.parts, frame).map_err(|source| BuildError::Frame { field, source })?;
+    platform.root.insert(bdf, function.clone() as Arc<dyn Function>)?;
+    Ok(DeviceSeat { id, kind, bdf, function, controls: built.controls })
+}
+
+fn cpuid(leaves: &[kvm_bindings::kvm_cpuid_entry2]) -> Result<kvm_bindings::CpuId, KvmError> {
+    let too_many =
+        |_| KvmError::Call { call: "KVM_SET_CPUID2", source: std::io::ErrorKind::ArgumentListTooLong.into() };
+    kvm_bindings::CpuId::from_entries(leaves).map_err(too_many)
+}

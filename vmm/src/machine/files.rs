@@ -1,0 +1,96 @@
+//! Files of the host: by path, or as descriptors that the process was started with.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use orlop_api::config::FileSource;
+
+/// The descriptors that the process was started with (`--fd NAME=N`), each to be used once.
+#[derive(Debug, Default)]
+pub struct Files {
+    descriptors: BTreeMap<String, OwnedFd>,
+}
+
+/// What is to be done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Append to it; it is made if it does not exist.
+    Append,
+}
+
+/// A file that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be opened.
+    #[error("cannot open {path} for {what}: {source}")]
+    Open {
+        /// The path.
+        path: String,
+        /// `reading` or `writing`.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No descriptor has that name.
+    #[error("no descriptor by the name '{0}' was given; start the process with --fd {0}=N")]
+    NoSuchDescriptor(String),
+}
+
+impl Files {
+    /// Holds `descriptors` by name.
+    pub fn new(descriptors: BTreeMap<String, OwnedFd>) -> Self {
+        Self { descriptors }
+    }
+
+    /// Takes the descriptor `name`.
+    pub fn descriptor(&mut self, name: &str) -> Result<OwnedFd, FileError> {
+        self.descriptors.remove(name).ok_or_else(|| FileError::NoSuchDescriptor(name.to_owned()))
+    }
+
+    /// Takes the descriptor `name` if there is one.
+    pub fn optional(&mut self, name: &str) -> Option<OwnedFd> {
+        self.descriptors.remove(name)
+    }
+
+    /// Opens a file.
+    pub fn open(&mut self, source: &FileSource, access: Access) -> Result<File, FileError> {
+        let path = match source {
+            FileSource::Fd(name) => return self.descriptor(name).map(File::from),
+            FileSource::Path(path) => path,
+        };
+        let (options, what) = match access {
+            Access::Read => (OpenOptions::new().read(true).clone(), "reading"),
+            Access::Append => (OpenOptions::new().append(true).create(true).mode(0o640).clone(), "writing"),
+        };
+        // Without O_NONBLOCK opening a pipe would wait for its other end.
+        let opened = options.clone().custom_flags(libc::O_NONBLOCK).open(path);
+        opened.map_err(|source| FileError::Open { path: path.clone(), what, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_given_once() {
+        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let mut files = Files::new([("disk".to_owned(), null)].into());
+        let source = FileSource::Fd("disk".into());
+        assert!(files.open(&source, Access::Read).is_ok());
+        let again = files.open(&source, Access::Read).unwrap_err();
+        assert!(matches!(again, FileError::NoSuchDescriptor(_)), "{again}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let source = FileSource::Path("/nonexistent/kernel".into());
+        let error = Files::default().open(&source, Access::Read).unwrap_err();
+        assert!(error.to_string().starts_with("cannot open /nonexistent/kernel for reading: No such file"));
+    }
+}

@@ -1,0 +1,175 @@
+//! The living machine: everything that was built, and what can be done with it. Used by one thread, which may wait.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use orlop_api::device::{DeviceInfo, DeviceKind};
+use orlop_api::vcpu::VcpuInfo;
+use orlop_chipset::Serial;
+use orlop_firmware::kernel::EntryPoint;
+use orlop_pci::Bdf;
+use orlop_state::{Record, StateError};
+use orlop_virtio::{Ram, VirtioPci};
+
+use super::boot::{BootError, BootSource};
+use super::inspect;
+use super::memory;
+use super::plan::Plan;
+use super::platform::Platform;
+use super::registry::Controls;
+use super::vcpu::{Alarm, VcpuHandle};
+use super::windows::PciWindows;
+use crate::kvm::{ChipsAtPowerOn, KvmError, MemorySlots, MsiSender, Vm};
+
+/// A virtio device in its place.
+pub struct DeviceSeat {
+    /// Its name.
+    pub id: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Where it is.
+    pub bdf: Bdf,
+    /// Itself.
+    pub function: Arc<VirtioPci>,
+    /// What can be changed.
+    pub controls: Controls,
+}
+
+/// A machine. Dropping it stops the vCPUs; fields are dropped in order: what reaches guest memory before the memory.
+pub struct Machine {
+    pub(super) vcpus: Vec<VcpuHandle>,
+    pub(super) platform: Platform,
+    pub(super) devices: Vec<DeviceSeat>,
+    pub(super) windows: Arc<PciWindows>,
+    pub(super) msi: Arc<MsiSender>,
+    pub(super) alarm: Arc<Alarm>,
+    pub(super) boot: BootSource,
+    pub(super) plan: Plan,
+    pub(super) chips: ChipsAtPowerOn,
+    pub(super) memory_slots: MemorySlots,
+    pub(super) ram: Arc<Ram>,
+    pub(super) vm: Arc<Vm>,
+}
+
+/// A reset that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// KVM refused something.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Guest memory could not be emptied.
+    #[error("guest memory cannot be emptied: {0}")]
+    Memory(#[from] std::io::Error),
+    /// The kernel could not be loaded again.
+    #[error("the kernel cannot be loaded again: {0}")]
+    Boot(#[from] BootError),
+}
+
+impl Machine {
+    /// Puts every vCPU to power-on, the first one at the kernel's `entry`. None runs.
+    pub(super) fn at_entry(&self, entry: &EntryPoint) -> Result<(), KvmError> {
+        let mut entry = Some(*entry);
+        self.vcpus.iter().try_for_each(|vcpu| vcpu.reset(entry.take()))
+    }
+
+    /// Lets the vCPUs run.
+    pub fn run(&self) {
+        self.vcpus.iter().for_each(VcpuHandle::run);
+    }
+
+    /// Stops the vCPUs and waits until all stand still.
+    fn halt(&self) {
+        let waiting: Vec<Receiver<()>> = self.vcpus.iter().map(VcpuHandle::stop).collect();
+        for stopped in waiting {
+            // A vCPU thread that is gone stands still as well.
+            let _ = stopped.recv();
+        }
+    }
+
+    /// Stops the vCPUs, then drains every device. On return nothing touches guest memory.
+    pub fn pause(&self) {
+        self.halt();
+        for (_, function) in self.platform.root.functions() {
+            function.pause();
+        }
+    }
+
+    /// Goes on after [`Self::pause`].
+    pub fn resume(&self) {
+        for (_, function) in self.platform.root.functions() {
+            function.resume();
+        }
+        self.run();
+    }
+
+    /// Puts everything back to power-on and loads the kernel anew. The vCPUs stand still after it.
+    pub fn reset(&mut self) -> Result<(), ResetError> {
+        self.halt();
+        self.platform.reset();
+        self.vm.reset_chips(&self.chips)?;
+        memory::discard(&self.ram)?;
+        let entry = self.boot.load(&self.ram, &self.plan)?;
+        self.at_entry(&entry)?;
+        self.alarm.clear();
+        Ok(())
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        self.platform.press_power_button();
+    }
+
+    /// The device by the name `id`.
+    pub fn device(&self, id: &str) -> Option<&DeviceSeat> {
+        self.devices.iter().find(|device| device.id == id)
+    }
+
+    /// The balloon, where there is one.
+    pub fn balloon(&self) -> Option<&DeviceSeat> {
+        self.devices.iter().find(|device| device.controls.balloon.is_some())
+    }
+
+    /// The serial port, where there is one.
+    pub fn serial(&self) -> Option<Arc<Serial>> {
+        self.platform.serial.clone()
+    }
+
+    /// Size of guest memory in bytes.
+    pub fn ram_bytes(&self) -> u64 {
+        self.plan.layout.ram_bytes()
+    }
+
+    /// Every device as it is now.
+    pub fn inspect_devices(&self) -> Vec<DeviceInfo> {
+        let mut infos = vec![inspect::platform(&self.msi, &self.windows)];
+        infos.extend(self.devices.iter().map(inspect::device));
+        infos
+    }
+
+    /// Every vCPU as it is now.
+    pub fn inspect_vcpus(&self) -> Vec<VcpuInfo> {
+        self.vcpus.iter().zip(0..).map(|(vcpu, index)| inspect::vcpu(index, vcpu)).collect()
+    }
+
+    /// The state of the board and of every device, each record named after its device. The machine is paused.
+    pub fn save(&self) -> Result<Vec<Record>, StateError> {
+        let mut records = self.platform.save()?;
+        for (bdf, function) in self.platform.root.functions() {
+            for mut record in function.save()? {
+                record.name = self.name_at(bdf);
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    fn name_at(&self, bdf: Bdf) -> String {
+        self.devices.iter().find(|d| d.bdf == bdf).map_or_else(|| bdf.to_string(), |d| d.id.clone())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}

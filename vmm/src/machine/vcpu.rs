@@ -1,0 +1,277 @@
+//! The thread of one vCPU: runs it, answers its accesses, and stands still when told to.
+//!
+//! ```text
+//!   Parked ── Run ──▶ Running ── kick: Stop ──▶ Parked (acknowledged)
+//!                        └── reset, power-off, triple fault, fault ──▶ Parked (waits for orders)
+//! ```
+//!
+//! Orders come as messages. Whoever gives one holds no lock and may wait for the acknowledgement: a vCPU thread that
+//! is inside a device finishes that access first and needs nobody for it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use orlop_bus::Bus;
+use orlop_firmware::kernel::EntryPoint;
+
+use super::policy::GuestAct;
+use crate::kvm::{Exit, ExitCounters, Kicker, KvmError, Vcpu, VcpuAtPowerOn, VcpuThread};
+
+/// Stack of a vCPU thread in bytes; it is reserved, not used.
+const STACK_BYTES: usize = 256 << 10;
+
+/// The two address spaces of the machine.
+#[derive(Default)]
+pub struct Buses {
+    /// Ports.
+    pub ports: Arc<Bus>,
+    /// Memory that is not RAM.
+    pub memory: Arc<Bus>,
+}
+
+/// Where the guest's doings that concern the whole machine are reported, and the flag that makes every vCPU stand
+/// still after one that ends its running.
+pub struct Alarm {
+    halt: AtomicBool,
+    told: AtomicBool,
+    report: Box<dyn Fn(GuestAct) + Send + Sync>,
+}
+
+impl Alarm {
+    /// Reports by `report`, which never waits.
+    pub fn new(report: Box<dyn Fn(GuestAct) + Send + Sync>) -> Self {
+        Self { halt: AtomicBool::new(false), told: AtomicBool::new(false), report }
+    }
+
+    /// The machine must not go on as it is: every vCPU stands still after its current exit. Only the first of several
+    /// such acts counts, so that a guest can make only so many reports.
+    pub fn halt(&self, act: GuestAct) {
+        if !self.halt.swap(true, Ordering::SeqCst) {
+            (self.report)(act);
+        }
+    }
+
+    /// Something to be known while the machine goes on; once until the next reset.
+    pub fn tell_once(&self, act: GuestAct) {
+        if !self.told.swap(true, Ordering::SeqCst) {
+            (self.report)(act);
+        }
+    }
+
+    /// The machine starts afresh.
+    pub fn clear(&self) {
+        self.told.store(false, Ordering::SeqCst);
+        self.halt.store(false, Ordering::SeqCst);
+    }
+
+    fn is_halted(&self) -> bool {
+        self.halt.load(Ordering::SeqCst)
+    }
+}
+
+/// What a vCPU thread is told.
+enum Order {
+    /// Run until the next [`Order::Stop`].
+    Run,
+    /// Stand still, then acknowledge.
+    Stop(SyncSender<()>),
+    /// Back to power-on; the first vCPU gets its entry, the others wait for INIT.
+    Reset(Option<EntryPoint>, SyncSender<Result<(), KvmError>>),
+}
+
+/// A vCPU thread as the rest of the machine sees it. The thread ends with the process.
+pub struct VcpuHandle {
+    orders: Sender<Order>,
+    kicker: Arc<Kicker>,
+    thread: VcpuThread,
+    exits: Arc<ExitCounters>,
+    apic_id: u32,
+    _join: JoinHandle<()>,
+}
+
+/// What a vCPU thread works with.
+struct Runner {
+    index: u32,
+    vcpu: Vcpu,
+    power_on: VcpuAtPowerOn,
+    buses: Arc<Buses>,
+    alarm: Arc<Alarm>,
+    orders: Receiver<Order>,
+}
+
+impl VcpuHandle {
+    /// Starts the thread of `vcpu`, parked; `confine` runs first on it.
+    pub fn spawn(
+        index: u32,
+        vcpu: Vcpu,
+        buses: Arc<Buses>,
+        alarm: Arc<Alarm>,
+        confine: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, KvmError> {
+        let (orders, inbox) = channel();
+        let (kicker, exits, apic_id) = (vcpu.kicker(), vcpu.exits(), vcpu.apic_id());
+        let power_on = vcpu.at_power_on()?;
+        let runner = Runner { index, vcpu, power_on, buses, alarm, orders: inbox };
+        let (ready, started) = sync_channel(1);
+        let run = move || {
+            let _ = ready.send(VcpuThread::current());
+            confine();
+            runner.serve();
+        };
+        let failed = |source: io::Error| KvmError::Call { call: "starting a vCPU thread", source };
+        let join = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .stack_size(STACK_BYTES)
+            .spawn(run)
+            .map_err(failed)?;
+        let thread = started.recv().map_err(|_| failed(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { orders, kicker, thread, exits, apic_id, _join: join })
+    }
+
+    /// Lets it run.
+    pub fn run(&self) {
+        // Fails only when the thread has ended, and then the process is about to as well.
+        let _ = self.orders.send(Order::Run);
+    }
+
+    /// Tells it to stand still; the receiver hears when it does.
+    pub fn stop(&self) -> Receiver<()> {
+        let (done, stopped) = sync_channel(1);
+        let _ = self.orders.send(Order::Stop(done));
+        self.kicker.kick(self.thread);
+        stopped
+    }
+
+    /// Puts it back to power-on. It stands still.
+    pub fn reset(&self, entry: Option<EntryPoint>) -> Result<(), KvmError> {
+        let (done, result) = sync_channel(1);
+        let gone = || KvmError::Call { call: "reset of a vCPU", source: io::ErrorKind::BrokenPipe.into() };
+        self.orders.send(Order::Reset(entry, done)).map_err(|_| gone())?;
+        result.recv().map_err(|_| gone())?
+    }
+
+    /// The identifier of its local APIC.
+    pub fn apic_id(&self) -> u32 {
+        self.apic_id
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> VcpuThread {
+        self.thread
+    }
+
+    /// What it counts.
+    pub fn exits(&self) -> Arc<ExitCounters> {
+        Arc::clone(&self.exits)
+    }
+}
+
+impl Runner {
+    fn serve(mut self) {
+        while self.parked() {
+            self.running();
+        }
+    }
+
+    /// Stands still and obeys; true when it is to run, false when nobody can give orders any more.
+    fn parked(&mut self) -> bool {
+        while let Ok(order) = self.orders.recv() {
+            match order {
+                Order::Run => return true,
+                Order::Stop(done) => {
+                    let _ = done.send(());
+                }
+                Order::Reset(entry, done) => {
+                    let _ = done.send(self.reset(entry.as_ref()));
+                }
+            }
+        }
+        false
+    }
+
+    fn reset(&self, entry: Option<&EntryPoint>) -> Result<(), KvmError> {
+        self.vcpu.reset(&self.power_on)?;
+        self.vcpu.set_waiting(entry.is_none())?;
+        entry.map_or(Ok(()), |entry| self.vcpu.enter(entry))
+    }
+
+    /// Runs until told to stop, or until the machine must not go on.
+    fn running(&mut self) {
+        // Whoever gave an order meanwhile has kicked already.
+        if self.stopped() {
+            return;
+        }
+        loop {
+            let interrupted = self.step();
+            if self.alarm.is_halted() {
+                // What the last exit began, a port read for example, is finished before anything else may change.
+                self.vcpu.interrupt_next_run();
+                if interrupted {
+                    return;
+                }
+            } else if interrupted && self.stopped() {
+                return;
+            }
+        }
+    }
+
+    /// Runs to the next exit and answers it; true when it was interrupted.
+    fn step(&mut self) -> bool {
+        let index = self.index;
+        let (ports, memory) = (&self.buses.ports, &self.buses.memory);
+        match self.vcpu.run() {
+            Exit::PortRead { port, width, data } => {
+                data.chunks_mut(width).for_each(|piece| {
+                    ports.read(u64::from(port), piece);
+                });
+            }
+            Exit::PortWrite { port, width, data } => {
+                data.chunks(width).for_each(|piece| {
+                    ports.write(u64::from(port), piece);
+                });
+            }
+            Exit::MemoryRead { address, data } => {
+                memory.read(address, data);
+            }
+            Exit::MemoryWrite { address, data } => {
+                memory.write(address, data);
+            }
+            Exit::Continue => {}
+            Exit::Interrupted => return true,
+            Exit::TripleFault => self.alarm.halt(GuestAct::TripleFault { vcpu: index }),
+            Exit::Reset => self.alarm.halt(GuestAct::Reset),
+            Exit::PowerOff => self.alarm.halt(GuestAct::PowerOff),
+            Exit::Fault(detail) => {
+                self.alarm.halt(GuestAct::Fault { vcpu: index, detail });
+                // It may fail again and again instead of being interrupted.
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Looks at the orders after an interruption; true when there was one to stop.
+    fn stopped(&mut self) -> bool {
+        // Cleared before the look: a kick that comes after it interrupts the next run.
+        self.vcpu.clear_interrupt();
+        let mut stop = false;
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Run => {}
+                Order::Stop(done) => {
+                    self.vcpu.tell_paused();
+                    stop = true;
+                    let _ = done.send(());
+                }
+                Order::Reset(_, done) => {
+                    let source = io::ErrorKind::ResourceBusy.into();
+                    let _ = done.send(Err(KvmError::Call { call: "reset of a running vCPU", source }));
+                }
+            }
+        }
+        stop
+    }
+}
