@@ -23,6 +23,8 @@ pub struct NetConfig {
     pub tap: Tap,
     /// Its address at power-on: not zero and not a group's.
     pub mac: [u8; 6],
+    /// Whether the cable is in; [`NetHandle::set_link`] changes it.
+    pub link_up: bool,
     /// The longest packet that it promises to carry, in bytes without Ethernet header, 68 to 65535; `None` leaves the
     /// guest's default, which is 1500.
     pub mtu: Option<u16>,
@@ -61,7 +63,7 @@ pub enum BuildError {
 
 /// Builds the card. Its tap is left alone until the driver is ready.
 pub fn build(config: NetConfig) -> Result<(Parts, NetHandle), BuildError> {
-    let NetConfig { name, tap, mac, mtu, queue_size, rx_limit, tx_limit } = config;
+    let NetConfig { name, tap, mac, link_up, mtu, queue_size, rx_limit, tx_limit } = config;
     if !is_station(mac) {
         return Err(BuildError::Mac(mac));
     }
@@ -76,7 +78,9 @@ pub fn build(config: NetConfig) -> Result<(Parts, NetHandle), BuildError> {
     let tap_name = tap.name().to_owned();
     let host = |source| BuildError::Host { tap: tap_name.clone(), source };
     let features = features::offered(tap.supported_offloads(), pairs, mtu.is_some());
-    let shared = Arc::new(Shared::new(&name, tap, mac, [rx_limit, tx_limit]).map_err(host)?);
+    let shared = Shared::new(&name, tap, mac, [rx_limit, tx_limit]).map_err(host)?;
+    shared.set_link(link_up);
+    let shared = Arc::new(shared);
     let mut sets = Vec::with_capacity(count);
     for pair in 0..pairs {
         let mut queues = vec![2 * pair, 2 * pair + 1];

@@ -11,7 +11,7 @@ use virtio_bindings::virtio_net::VIRTIO_NET_S_LINK_UP;
 use crate::features;
 use crate::shared::{Direction, Port, Shared, is_station};
 
-/// What a card keeps across a snapshot, beside what the frame saves.
+/// What a card keeps across a snapshot, beside what the frame saves. The link state belongs to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct NetState {
     /// The address, which the driver may have changed.
@@ -20,8 +20,6 @@ struct NetState {
     pairs: u16,
     /// Which guest offloads are on, as feature bits (virtio 1.3 §5.1.6.5.6).
     offloads: u64,
-    /// Whether the cable is in.
-    link_up: bool,
 }
 
 impl State for NetState {
@@ -96,17 +94,13 @@ impl Device for NetDevice {
     }
 
     fn save(&self) -> Result<Record, StateError> {
-        let state = NetState {
-            mac: self.shared.mac(),
-            pairs: self.shared.pairs(),
-            offloads: self.shared.offloads(),
-            link_up: self.shared.wants_link_up(),
-        };
+        let state =
+            NetState { mac: self.shared.mac(), pairs: self.shared.pairs(), offloads: self.shared.offloads() };
         Record::write(&self.name, &state)
     }
 
     fn restore(&mut self, record: &Record) -> Result<(), StateError> {
-        let NetState { mac, pairs, offloads, link_up } = record.read()?;
+        let NetState { mac, pairs, offloads } = record.read()?;
         let invalid = |reason: String| StateError::Invalid { kind: NetState::KIND, reason };
         if !is_station(mac) {
             return Err(invalid(format!("mac {mac:02x?} is not a card's")));
@@ -120,7 +114,8 @@ impl Device for NetDevice {
         self.shared.set_mac(mac);
         self.shared.set_pairs(pairs);
         self.shared.set_offloads(offloads);
-        self.shared.set_link(link_up);
+        // Whether the cable is in is the host's to say, here as there; the guest is told to look.
+        self.shared.announce_link();
         Ok(())
     }
 

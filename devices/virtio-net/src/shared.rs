@@ -97,12 +97,13 @@ impl Shared {
 
     /// Whether frames pass: the link is up and the tap is there.
     pub(crate) fn is_link_up(&self) -> bool {
-        self.wants_link_up() && !self.gone.load(Relaxed)
+        self.link_up.load(Relaxed) && !self.gone.load(Relaxed)
     }
 
-    /// What the handle said last.
-    pub(crate) fn wants_link_up(&self) -> bool {
-        self.link_up.load(Relaxed)
+    /// Has the guest look at the link state anew.
+    pub(crate) fn announce_link(&self) {
+        // Fails only when it was signalled 2^64 times without a look.
+        let _ = self.link_event.write(1);
     }
 
     pub(crate) fn set_link(&self, up: bool) {
@@ -187,8 +188,7 @@ impl NetHandle {
     /// Plugs the cable in or out: the guest sees its link change, and while it is down no frame passes either way.
     pub fn set_link(&self, up: bool) {
         self.0.set_link(up);
-        // Fails only when it was signalled 2^64 times without a look.
-        let _ = self.0.link_event.write(1);
+        self.0.announce_link();
     }
 
     /// Whether frames pass: the cable is in and the tap is there.
