@@ -344,9 +344,9 @@ impl Muxer {
     }
 
     fn drop_handshake(&mut self, id: u64) {
-        self.peers.remove(&id);
-        self.handshakes = self.handshakes.saturating_sub(1);
         one(&self.counters.refusals);
+        self.handshakes = self.handshakes.saturating_sub(1);
+        self.peers.remove(&id);
     }
 
     /// Does with a connection what its fate demands.
