@@ -61,16 +61,17 @@ pub struct Completion<M> {
 pub trait Engine<M: Memory>: Send {
     /// What it is called: `io_uring` or `synchronous`.
     fn name(&self) -> &'static str;
-    /// An event file that becomes readable when completions wait; `None` when all are there after [`Self::commit`].
+    /// A descriptor that is readable while completions wait in the kernel, with nothing to clear but by
+    /// [`Self::complete`]; `None` when all are there after [`Self::commit`].
     fn event(&self) -> Option<RawFd>;
-    /// Clears the event file. Call it first when the file is readable, then [`Self::complete`] until nothing is left.
-    fn acknowledge(&mut self);
     /// Takes an operation, which may start at once or with [`Self::commit`]. An operation that cannot be (beyond the
     /// end, misaligned, a write to a read-only disk) becomes a completion with an error. Given back when `depth`
     /// operations are in flight.
     fn submit(&mut self, token: u64, operation: Operation<M>) -> Result<(), Operation<M>>;
-    /// Hands what was submitted to the kernel.
-    fn commit(&mut self);
+    /// Hands to the kernel what was submitted, and what goes on after a step. Call it after [`Self::submit`] and after
+    /// the last [`Self::complete`]. An error means that the host is short of memory for the moment: nothing is lost,
+    /// and another call tries again.
+    fn commit(&mut self) -> io::Result<()>;
     /// The next finished operation; never waits.
     fn complete(&mut self) -> Option<Completion<M>>;
     /// Waits until [`Self::complete`] has something, if anything is in flight.

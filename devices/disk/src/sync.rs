@@ -32,8 +32,6 @@ impl<M: Memory> Engine<M> for Synchronous<M> {
         None
     }
 
-    fn acknowledge(&mut self) {}
-
     fn submit(&mut self, token: u64, operation: Operation<M>) -> Result<(), Operation<M>> {
         if self.finished.len() >= self.depth {
             return Err(operation);
@@ -46,7 +44,9 @@ impl<M: Memory> Engine<M> for Synchronous<M> {
         Ok(())
     }
 
-    fn commit(&mut self) {}
+    fn commit(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     fn complete(&mut self) -> Option<Completion<M>> {
         self.finished.pop_front()

@@ -1,4 +1,4 @@
-//! io_uring: many operations in the kernel at once, completions by an event file.
+//! io_uring: many operations in the kernel at once. The ring itself is readable while completions wait.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,7 +8,6 @@ use std::sync::Arc;
 use io_uring::squeue::Entry;
 use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{IoUring, opcode};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::Disk;
 use crate::engine::{Completion, Engine, Operation};
@@ -21,7 +20,6 @@ const DISK: Fixed = Fixed(0);
 /// One ring. A flight stays in its slot from submission until its last completion was seen, and with it its memory.
 pub(crate) struct Uring<M: Memory> {
     ring: IoUring,
-    event: EventFd,
     disk: Arc<Disk>,
     flights: Vec<Option<Flight<M>>>,
     free: Vec<usize>,
@@ -40,13 +38,10 @@ impl<M: Memory> Uring<M> {
             .setup_coop_taskrun()
             .build(entries)
             .or_else(|_| IoUring::builder().build(entries))?;
-        let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
         ring.submitter().register_files(&[disk.as_raw_fd()])?;
         let depth = usize::from(depth);
         Ok(Self {
             ring,
-            event,
             disk,
             flights: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
@@ -98,7 +93,6 @@ impl<M: Memory> Uring<M> {
         while let Some(slot) = self.again.pop() {
             self.queue(slot);
         }
-        self.commit();
     }
 
     fn in_kernel(&self) -> usize {
@@ -112,12 +106,7 @@ impl<M: Memory> Engine<M> for Uring<M> {
     }
 
     fn event(&self) -> Option<RawFd> {
-        Some(self.event.as_raw_fd())
-    }
-
-    fn acknowledge(&mut self) {
-        // Nothing to read is what a spurious wake-up looks like.
-        let _ = self.event.read();
+        Some(self.ring.as_raw_fd())
     }
 
     fn submit(&mut self, token: u64, operation: Operation<M>) -> Result<(), Operation<M>> {
@@ -140,19 +129,16 @@ impl<M: Memory> Engine<M> for Uring<M> {
         Ok(())
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self) -> io::Result<()> {
         while self.queued {
             match self.ring.submit() {
                 Ok(_) => self.queued = !self.ring.submission().is_empty(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    // The kernel is short of memory, or its completions must be taken first. Entries stay queued, and
-                    // the event brings the caller back to `complete`, which tries again.
-                    let _ = self.event.write(1);
-                    return;
-                }
+                // Short of memory, or completions must be taken first: the entries stay queued.
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn complete(&mut self) -> Option<Completion<M>> {

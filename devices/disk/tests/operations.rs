@@ -57,7 +57,7 @@ fn engine<M: Memory>(disk: &Arc<Disk>, kind: EngineKind) -> Box<dyn Engine<M>> {
 
 fn run<M: Memory>(engine: &mut dyn Engine<M>, operation: Operation<M>) -> Completion<M> {
     assert!(engine.submit(7, operation).is_ok());
-    engine.commit();
+    engine.commit().unwrap();
     engine.wait();
     let completion = engine.complete().unwrap();
     assert_eq!(completion.token, 7);
@@ -134,7 +134,7 @@ fn many_operations_are_in_flight_and_come_back_with_their_own_memory() {
     }
     let more = engine.submit(16, Operation::Flush);
     assert!(matches!(more, Err(Operation::Flush)), "a seventeenth has no room");
-    engine.commit();
+    engine.commit().unwrap();
     let mut seen = Vec::new();
     while engine.in_flight() > 0 {
         engine.wait();
@@ -149,20 +149,23 @@ fn many_operations_are_in_flight_and_come_back_with_their_own_memory() {
 }
 
 #[test]
-fn completions_make_the_event_file_readable() {
+fn the_event_is_readable_while_completions_wait() {
     let dir = tempfile::tempdir().unwrap();
     let disk = open(&image(dir.path(), &[1; 4096]), Options::default());
     let mut engine = engine::<Vec<u8>>(&disk, EngineKind::Auto);
     let mut poll = libc::pollfd { fd: engine.event().unwrap(), events: libc::POLLIN, revents: 0 };
     assert!(engine.submit(1, Operation::Flush).is_ok());
-    engine.commit();
+    engine.commit().unwrap();
     #[expect(unsafe_code, reason = "poll(2)")]
     // SAFETY: one pollfd is given.
     let readable = unsafe { libc::poll(&raw mut poll, 1, 10_000) };
     assert_eq!(readable, 1);
-    engine.acknowledge();
     assert_eq!(engine.complete().unwrap().token, 1);
     assert!(engine.complete().is_none());
+    #[expect(unsafe_code, reason = "poll(2)")]
+    // SAFETY: one pollfd is given.
+    let readable = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    assert_eq!(readable, 0, "nothing waits any more");
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn an_engine_that_is_dropped_waits_for_its_operations() {
         let write = Operation::Write { offset: token * 65_536, from: vec![token as u8 + 1; 65_536] };
         assert!(engine.submit(token, write).is_ok());
     }
-    engine.commit();
+    engine.commit().unwrap();
     drop(engine);
     let stored = std::fs::read(&path).unwrap();
     assert!(stored.chunks(65_536).enumerate().all(|(i, c)| c.iter().all(|&b| usize::from(b) == i + 1)));

@@ -88,7 +88,7 @@ impl BlockQueue {
     /// Takes what the driver made available, at most one queue full: the thread has messages to hear as well.
     fn take(&mut self, io: &mut QueueIo) -> Result<(), Fault> {
         if self.alarm.is_set() {
-            return Ok(());
+            return self.reap(io);
         }
         io.disable_notification(QUEUE)?;
         for _ in 0..self.shared.geometry.queue_size {
@@ -105,7 +105,7 @@ impl BlockQueue {
                 }
             }
         }
-        self.engine.commit();
+        self.commit();
         self.reap(io)?;
         if !self.alarm.is_set() && io.enable_notification(QUEUE)? {
             let _ = self.more.write(1);
@@ -192,17 +192,21 @@ impl BlockQueue {
             let place = self.pending.get_mut(usize::from(head));
             let Some(mut pending) = place.and_then(Option::take) else { continue };
             let step = match (done, pending.next()) {
-                (Ok(()), Some(operation)) => {
-                    let step = self.submit(io, head, pending, operation);
-                    self.engine.commit();
-                    step
-                }
+                (Ok(()), Some(operation)) => self.submit(io, head, pending, operation),
                 (done, _) => self.end(io, head, pending, done),
             };
             // A ring that cannot be written must not keep the rest from being let go.
             result = result.and(step);
         }
+        self.commit();
         result.and_then(|()| io.notify(QUEUE))
+    }
+
+    /// Hands to the kernel what is there; where it has no memory for that now, soon again.
+    fn commit(&mut self) {
+        if self.engine.commit().is_err() {
+            let _ = self.more.write(1);
+        }
     }
 
     fn end(
@@ -280,10 +284,7 @@ impl Backend for BlockQueue {
 
     fn ready(&mut self, io: &mut QueueIo, token: u32) -> Result<(), Fault> {
         match token {
-            ENGINE => {
-                self.engine.acknowledge();
-                self.reap(io)
-            }
+            ENGINE => self.reap(io),
             ALARM => {
                 if self.alarm.has_gone_off() {
                     self.take(io)?;
@@ -298,7 +299,6 @@ impl Backend for BlockQueue {
     }
 
     fn drain(&mut self, io: &mut QueueIo) {
-        self.engine.commit();
         while self.engine.in_flight() > 0 {
             self.engine.wait();
             // A ring that cannot be written is the guest's loss; what matters is that nothing is in flight.
