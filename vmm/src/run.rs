@@ -31,13 +31,14 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let path = args.config.display();
     let text = std::fs::read(&args.config).with_context(|| format!("cannot read {path}"))?;
-    let config: VmConfig = match serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text)) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("orlop-vmm: {path}: {error}");
-            return Ok(ExitCode::from(exit::BAD_CONFIG));
-        }
-    };
+    let config: VmConfig =
+        match serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text)) {
+            Ok(config) => config,
+            Err(error) => {
+                eprintln!("orlop-vmm: {path}: {error}");
+                return Ok(ExitCode::from(exit::BAD_CONFIG));
+            }
+        };
     let socket = args.api_socket.as_deref().map(Socket::bind).transpose()?;
     Process { args: &args.process, socket, config: Some(config), terminal: !args.no_console }.run()
 }

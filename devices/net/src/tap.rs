@@ -104,6 +104,11 @@ impl Tap {
         self.queues.len()
     }
 
+    /// The same tap, for a card that takes and gives finished frames only.
+    pub fn without_offloads(self) -> Self {
+        Self { supported: Offloads::empty(), ..self }
+    }
+
     /// Which unfinished frames this kernel can hand over.
     pub fn supported_offloads(&self) -> Offloads {
         self.supported

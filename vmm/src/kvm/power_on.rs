@@ -5,8 +5,9 @@
 //! local APIC, pending events last).
 
 use kvm_bindings::{
-    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_debugregs, kvm_fpu, kvm_irqchip,
-    kvm_lapic_state, kvm_msr_entry, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_debugregs, kvm_fpu,
+    kvm_irqchip, kvm_lapic_state, kvm_msr_entry, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 
@@ -16,33 +17,33 @@ use super::KvmError;
 /// `Documentation/virt/kvm/x86/msr.rst`), with the value at power-on. Time stamp counter first: writing it to every
 /// vCPU within a second keeps them in step.
 const MSRS: [(u32, u64); 27] = [
-    (0x10, 0),          // IA32_TIME_STAMP_COUNTER
-    (0x174, 0),         // IA32_SYSENTER_CS
-    (0x175, 0),         // IA32_SYSENTER_ESP
-    (0x176, 0),         // IA32_SYSENTER_EIP
-    (0x1a0, 1),         // IA32_MISC_ENABLE: fast strings
-    (0x277, PAT),       // IA32_PAT
-    (0x2ff, 0x806),     // IA32_MTRR_DEF_TYPE: enabled, write-back
-    (0x3b, 0),          // IA32_TSC_ADJUST
-    (0x48, 0),          // IA32_SPEC_CTRL
-    (0x6a0, 0),         // IA32_U_CET
-    (0x6a2, 0),         // IA32_S_CET
-    (0x6e0, 0),         // IA32_TSC_DEADLINE
-    (0xda0, 0),         // IA32_XSS
-    (0xc000_0081, 0),   // IA32_STAR
-    (0xc000_0082, 0),   // IA32_LSTAR
-    (0xc000_0083, 0),   // IA32_CSTAR
-    (0xc000_0084, 0),   // IA32_FMASK
-    (0xc000_0102, 0),   // IA32_KERNEL_GS_BASE
-    (0xc000_0103, 0),   // IA32_TSC_AUX
-    (0x11, 0),          // MSR_KVM_WALL_CLOCK
-    (0x12, 0),          // MSR_KVM_SYSTEM_TIME
-    (0x4b56_4d00, 0),   // MSR_KVM_WALL_CLOCK_NEW
-    (0x4b56_4d01, 0),   // MSR_KVM_SYSTEM_TIME_NEW
-    (0x4b56_4d02, 0),   // MSR_KVM_ASYNC_PF_EN
-    (0x4b56_4d03, 0),   // MSR_KVM_STEAL_TIME
-    (0x4b56_4d04, 0),   // MSR_KVM_PV_EOI_EN
-    (0x4b56_4d06, 0),   // MSR_KVM_ASYNC_PF_INT
+    (0x10, 0),        // IA32_TIME_STAMP_COUNTER
+    (0x174, 0),       // IA32_SYSENTER_CS
+    (0x175, 0),       // IA32_SYSENTER_ESP
+    (0x176, 0),       // IA32_SYSENTER_EIP
+    (0x1a0, 1),       // IA32_MISC_ENABLE: fast strings
+    (0x277, PAT),     // IA32_PAT
+    (0x2ff, 0x806),   // IA32_MTRR_DEF_TYPE: enabled, write-back
+    (0x3b, 0),        // IA32_TSC_ADJUST
+    (0x48, 0),        // IA32_SPEC_CTRL
+    (0x6a0, 0),       // IA32_U_CET
+    (0x6a2, 0),       // IA32_S_CET
+    (0x6e0, 0),       // IA32_TSC_DEADLINE
+    (0xda0, 0),       // IA32_XSS
+    (0xc000_0081, 0), // IA32_STAR
+    (0xc000_0082, 0), // IA32_LSTAR
+    (0xc000_0083, 0), // IA32_CSTAR
+    (0xc000_0084, 0), // IA32_FMASK
+    (0xc000_0102, 0), // IA32_KERNEL_GS_BASE
+    (0xc000_0103, 0), // IA32_TSC_AUX
+    (0x11, 0),        // MSR_KVM_WALL_CLOCK
+    (0x12, 0),        // MSR_KVM_SYSTEM_TIME
+    (0x4b56_4d00, 0), // MSR_KVM_WALL_CLOCK_NEW
+    (0x4b56_4d01, 0), // MSR_KVM_SYSTEM_TIME_NEW
+    (0x4b56_4d02, 0), // MSR_KVM_ASYNC_PF_EN
+    (0x4b56_4d03, 0), // MSR_KVM_STEAL_TIME
+    (0x4b56_4d04, 0), // MSR_KVM_PV_EOI_EN
+    (0x4b56_4d06, 0), // MSR_KVM_ASYNC_PF_INT
 ];
 
 /// Page attribute table at power-on (SDM vol 3 §12.12.4).
@@ -102,8 +103,10 @@ impl VcpuAtPowerOn {
 /// Sets one register; one that this processor does not have is left out, as the guest cannot have changed it.
 fn set_msr(fd: &VcpuFd, index: u32, data: u64) -> Result<(), KvmError> {
     let entry = kvm_msr_entry { index, data, ..kvm_msr_entry::default() };
-    let msrs = Msrs::from_entries(&[entry])
-        .map_err(|_| KvmError::Call { call: "KVM_SET_MSRS", source: std::io::ErrorKind::OutOfMemory.into() })?;
+    let msrs = Msrs::from_entries(&[entry]).map_err(|_| KvmError::Call {
+        call: "KVM_SET_MSRS",
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    })?;
     fd.set_msrs(&msrs).map(|_| ()).map_err(KvmError::of("KVM_SET_MSRS"))
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_MMIO,
-    KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION, KVM_MP_STATE_RUNNABLE,
-    KVM_MP_STATE_UNINITIALIZED, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
-    kvm_mp_state, kvm_regs, kvm_segment,
+    CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_IN,
+    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN, kvm_mp_state, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::VcpuFd;
 use orlop_firmware::kernel::{EntryPoint, Segment, TableRegister};
@@ -210,10 +210,13 @@ impl Vcpu {
             KVM_EXIT_FAIL_ENTRY => {
                 self.exits.count(ExitReason::FailEntry);
                 // SAFETY: for KVM_EXIT_FAIL_ENTRY the kernel has filled in `fail_entry`.
-                let why =
-                    unsafe { self.fd.get_kvm_run().__bindgen_anon_1.fail_entry.hardware_entry_failure_reason };
+                let why = unsafe {
+                    self.fd.get_kvm_run().__bindgen_anon_1.fail_entry.hardware_entry_failure_reason
+                };
                 let rip = self.rip();
-                Exit::Fault(format!("the processor refused to enter the guest (reason {why:#x}) at rip {rip}"))
+                Exit::Fault(format!(
+                    "the processor refused to enter the guest (reason {why:#x}) at rip {rip}"
+                ))
             }
             KVM_EXIT_INTERNAL_ERROR => {
                 self.exits.count(ExitReason::InternalError);
@@ -227,7 +230,10 @@ impl Vcpu {
         }
     }
 
-    #[expect(unsafe_code, reason = "the data of a port access lies behind kvm_run at an offset that KVM gives")]
+    #[expect(
+        unsafe_code,
+        reason = "the data of a port access lies behind kvm_run at an offset that KVM gives"
+    )]
     fn port_exit(&mut self) -> Exit<'_> {
         let exits = Arc::clone(&self.exits);
         let run: *mut kvm_bindings::kvm_run = self.fd.get_kvm_run();
@@ -237,7 +243,8 @@ impl Vcpu {
         // SAFETY: the kernel put the `count * size` bytes of the access at `data_offset` within the mapping of kvm_run,
         // whose length kvm-ioctls took from KVM_GET_VCPU_MMAP_SIZE; nobody else touches them until the next run, which
         // needs `&mut self`.
-        let data = unsafe { std::slice::from_raw_parts_mut(run.cast::<u8>().add(io.data_offset as usize), len) };
+        let data =
+            unsafe { std::slice::from_raw_parts_mut(run.cast::<u8>().add(io.data_offset as usize), len) };
         let (port, width) = (io.port, usize::from(io.size).max(1));
         if u32::from(io.direction) == KVM_EXIT_IO_IN {
             exits.count(ExitReason::IoIn);

@@ -33,8 +33,10 @@ impl Vm {
     /// A machine with local APICs, IOAPIC, two 8259 and an 8254 in the kernel, and neither memory nor vCPUs.
     pub fn new(kvm: &HostKvm) -> Result<Self, KvmError> {
         let fd = retry_interrupted(|| kvm.fd.create_vm()).map_err(KvmError::of("KVM_CREATE_VM"))?;
-        let tss = usize::try_from(KVM_TSS_START).map_err(|_| KvmError::MissingCapability("64-bit addresses"))?;
-        fd.set_identity_map_address(KVM_IDENTITY_MAP_START).map_err(KvmError::of("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        let tss =
+            usize::try_from(KVM_TSS_START).map_err(|_| KvmError::MissingCapability("64-bit addresses"))?;
+        fd.set_identity_map_address(KVM_IDENTITY_MAP_START)
+            .map_err(KvmError::of("KVM_SET_IDENTITY_MAP_ADDR"))?;
         fd.set_tss_address(tss).map_err(KvmError::of("KVM_SET_TSS_ADDR"))?;
         fd.create_irq_chip().map_err(KvmError::of("KVM_CREATE_IRQCHIP"))?;
         // The speaker port 0x61 is what some kernels measure time with; the dummy answers it in the kernel.
@@ -86,7 +88,9 @@ impl Vm {
     /// Takes a doorbell of [`Self::add_doorbell`] away.
     pub fn remove_doorbell(&self, address: u64, event: &dyn AsRawFd) -> Result<(), KvmError> {
         let address = IoEventAddress::Mmio(address);
-        self.fd.unregister_ioevent(&borrow(event), &address, NoDatamatch).map_err(KvmError::of("KVM_IOEVENTFD"))
+        self.fd
+            .unregister_ioevent(&borrow(event), &address, NoDatamatch)
+            .map_err(KvmError::of("KVM_IOEVENTFD"))
     }
 
     /// Interrupt controllers and timer, for a later [`Self::reset_chips`].
@@ -157,8 +161,12 @@ impl MsiSender {
 impl MsiSink for MsiSender {
     fn signal(&self, address: u64, data: u32) {
         let inside = (LAPIC_START..LAPIC_START + MSI_WINDOW_BYTES).contains(&address);
-        let msi =
-            kvm_msi { address_lo: address as u32, address_hi: (address >> 32) as u32, data, ..kvm_msi::default() };
+        let msi = kvm_msi {
+            address_lo: address as u32,
+            address_hi: (address >> 32) as u32,
+            data,
+            ..kvm_msi::default()
+        };
         let delivered = inside && self.fd.signal_msi(msi).is_ok_and(|vcpus| vcpus > 0);
         let counter = if delivered { &self.sent } else { &self.dropped };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -125,7 +125,8 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let (plan, planned) = plan.split();
     for slot in planned {
         let (place, spec) = Place::of(slot);
-        let built = spec.build(files).map_err(|source| BuildError::Device { field: place.field.clone(), source })?;
+        let built =
+            spec.build(files).map_err(|source| BuildError::Device { field: place.field.clone(), source })?;
         opened.push(built);
         slots.push(place);
     }
@@ -163,7 +164,8 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let vcpus = vcpus.collect::<Result<_, _>>()?;
 
     let entry = boot.load(&*ram, &plan)?;
-    let machine = Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, memory_slots, ram, vm };
+    let machine =
+        Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, memory_slots, ram, vm };
     machine.at_entry(&entry)?;
     Ok(machine)
 }
@@ -201,7 +203,8 @@ fn seat(
         hook: Arc::new(move |kind: &str| hook_jail.confine_or_end(ThreadKind::device(kind))),
         bar_address,
     };
-    let function = VirtioPci::new(built.parts, frame).map_err(|source| BuildError::Frame { field, source })?;
+    let function =
+        VirtioPci::new(built.parts, frame).map_err(|source| BuildError::Frame { field, source })?;
     platform.root.insert(bdf, function.clone() as Arc<dyn Function>)?;
     Ok(DeviceSeat { id, kind, bdf, function, controls: built.controls })
 }

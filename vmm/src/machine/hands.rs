@@ -130,8 +130,8 @@ impl Hands {
         };
         let seed = Seed::draw().map_err(|e| host(None, format!("cannot draw random numbers: {e}")))?;
         let facts = HostFacts { vcpus_max: kvm.vcpus_max(), address_bits: cpu.address_bits(), seed };
-        let plan = plan(config, &facts)
-            .map_err(|e| Refusal::Invalid { field: Some(e.field), detail: e.problem })?;
+        let plan =
+            plan(config, &facts).map_err(|e| Refusal::Invalid { field: Some(e.field), detail: e.problem })?;
         let config = plan.config.clone();
         let log = self.open_log(config.serial.log.as_ref())?;
         self.console.set_backlog(config.serial.backlog_bytes as usize);
@@ -167,7 +167,8 @@ impl Hands {
     fn open_log(&mut self, log: Option<&FileSource>) -> Result<Option<SerialLog>, Refusal> {
         let Some(source) = log else { return Ok(None) };
         let file = self.files.open(source, Access::Append);
-        let file = file.map_err(|e| host_with(Some("serial.log".into()), e.to_string(), crate::exit::HOST))?;
+        let file =
+            file.map_err(|e| host_with(Some("serial.log".into()), e.to_string(), crate::exit::HOST))?;
         Ok(Some(SerialLog::new(file, self.console.subscribe())))
     }
 }
@@ -177,7 +178,8 @@ fn balloon(machine: &Machine, target_bytes: u64) -> Result<(), Refusal> {
     let set = set.ok_or(Refusal::NotFound { detail: "this machine has no balloon".to_owned() })?;
     if target_bytes > machine.ram_bytes() || !target_bytes.is_multiple_of(4096) {
         let most = machine.ram_bytes();
-        let detail = format!("{target_bytes} is not a multiple of 4096 of at most {most}, the guest's memory");
+        let detail =
+            format!("{target_bytes} is not a multiple of 4096 of at most {most}, the guest's memory");
         return Err(Refusal::Invalid { field: Some("target_bytes".to_owned()), detail });
     }
     set(target_bytes);

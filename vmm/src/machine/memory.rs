@@ -127,7 +127,6 @@ pub fn discard(ram: &Ram) -> io::Result<()> {
     Ok(())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

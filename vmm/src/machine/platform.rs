@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use orlop_bus::{BusDevice, BusError};
 use orlop_chipset::{
-    Clock, DebugPort, HostClock, I8042, Interrupt, MemorySizes, PmTimer, PowerEvent, PowerManagement, PowerSink,
-    PvPanic, ResetControl, Rtc, Serial, SerialSink, SystemPortA, ports,
+    Clock, DebugPort, HostClock, I8042, Interrupt, MemorySizes, PmTimer, PowerEvent, PowerManagement,
+    PowerSink, PvPanic, ResetControl, Rtc, Serial, SerialSink, SystemPortA, ports,
 };
 use orlop_firmware::layout::{ECAM_BYTES, ECAM_START};
 use orlop_pci::{Bdf, ConfigPorts, Ecam, PciRoot, host_bridge, lpc};

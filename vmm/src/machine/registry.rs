@@ -1,7 +1,7 @@
 //! The kinds of devices that a machine can have: a row each, from configuration to boxed device.
 //!
-//! To add one, write its crate under `devices/`, its row below, and its dependency in `Cargo.toml`. The order of the
-//! rows is the order on the bus.
+//! To add one, write its crate under `devices/`, its row in a file here, its name in the list below, and its dependency
+//! in `Cargo.toml`. The order of the list is the order on the bus.
 
 mod row;
 
@@ -11,7 +11,22 @@ use orlop_api::config::VmConfig;
 pub use row::{Built, Controls, DeviceError, Spec, Wanted};
 
 /// What one kind of device makes of a configuration: the devices that it asks for, checked.
-type Row = fn(&VmConfig) -> Result<Vec<Wanted>, PlanError>;
+pub type Row = fn(&VmConfig) -> Result<Vec<Wanted>, PlanError>;
 
-/// All kinds.
-pub const ROWS: &[Row] = &[];
+macro_rules! rows {
+    ($($kind:ident),* $(,)?) => {
+        $(mod $kind;)*
+
+        /// All kinds, in the order of the bus.
+        pub const ROWS: &[Row] = &[$($kind::row),*];
+    };
+}
+
+rows! {
+    blk,
+    net,
+    console,
+    rng,
+    vsock,
+    balloon,
+}

@@ -3,7 +3,7 @@
 //! `plan` refuses what cannot be, naming the field, and settles what the configuration leaves open: identity, MAC
 //! addresses, PCI places, BAR addresses, thread names. Carrying a plan out ([`super::build`]) decides nothing.
 
-mod check;
+pub mod check;
 mod seed;
 mod text;
 

@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn addresses_differ_and_belong_to_single_stations() {
-        let macs: std::collections::BTreeSet<String> = (0..64).map(|index| Seed([7; 16]).mac(index)).collect();
+        let macs: std::collections::BTreeSet<String> =
+            (0..64).map(|index| Seed([7; 16]).mac(index)).collect();
         assert_eq!(macs.len(), 64);
         for mac in macs {
             let first = u8::from_str_radix(&mac[..2], 16).unwrap();

@@ -1,0 +1,152 @@
+//! Plans against what they should be, as text.
+
+use orlop_api::config::VmConfig;
+use serde_json::json;
+
+use super::{HostFacts, Plan, PlanError, Seed, plan};
+
+fn facts() -> HostFacts {
+    HostFacts { vcpus_max: 64, address_bits: 48, seed: Seed([7; 16]) }
+}
+
+fn minimal() -> serde_json::Value {
+    json!({
+        "name": "small",
+        "memory": { "size_bytes": 268435456 },
+        "boot": { "kernel": { "kernel": { "path": "/boot/vmlinuz" } } },
+    })
+}
+
+fn of(value: serde_json::Value) -> Result<Plan, PlanError> {
+    plan(serde_json::from_value::<VmConfig>(value).unwrap(), &facts())
+}
+
+/// The minimal configuration with `value` at `path`.
+fn with(path: &str, value: serde_json::Value) -> serde_json::Value {
+    let mut config = minimal();
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut at = &mut config;
+    for parent in parents.split('.').filter(|p| !p.is_empty()) {
+        at = &mut at[parent];
+    }
+    at[last] = value;
+    config
+}
+
+fn check(value: serde_json::Value, expected: &str) {
+    let shown = of(value).unwrap().to_string();
+    let trim = |text: &str| text.lines().map(|l| l.trim().to_owned()).collect::<Vec<_>>();
+    assert_eq!(trim(&shown), trim(expected.trim()), "\n{shown}");
+}
+
+fn refused(value: serde_json::Value, field: &str, problem: &str) {
+    let error = of(value).err().unwrap_or_else(|| panic!("{field} is accepted"));
+    assert_eq!(error.field, field, "{error}");
+    assert!(error.problem.contains(problem), "{error}");
+}
+
+#[test]
+fn the_smallest_machine() {
+    check(
+        minimal(),
+        "machine small 07070707-0707-4707-8707-070707070707
+         cpus 1 x 1 x 1, apic ids [0]
+         ram 0x0..0x10000000 Anonymous
+         pci64 0x100000000..0x900000000",
+    );
+}
+
+#[test]
+fn a_machine_with_everything() {
+    let mut config = minimal();
+    config["memory"]["size_bytes"] = json!(6_u64 << 30);
+    config["cpus"] = json!({ "sockets": 2, "cores": 3, "threads": 1 });
+    config["disks"] = json!([
+        { "id": "root", "source": { "path": "/disk.raw" } },
+        { "id": "data", "source": { "fd": "data" }, "read_only": true, "queues": 4, "serial": "D1" },
+    ]);
+    config["nets"] = json!([{ "id": "lan", "tap": { "name": "tap0" }, "mtu": 1400 }]);
+    config["console"] = json!({ "ports": [{ "name": "org.qemu.guest_agent.0", "socket": "/run/ga" }] });
+    config["rng"] = json!({});
+    config["vsock"] = json!({ "cid": 3, "socket": "/run/vsock" });
+    config["balloon"] = json!({});
+    check(config, include_str!("golden/everything.txt"));
+}
+
+#[test]
+fn every_mistake_is_refused_by_its_field() {
+    let disk = |change: serde_json::Value| {
+        let mut disk = json!({ "id": "a", "source": { "path": "/d" } });
+        disk.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        with("disks", json!([disk]))
+    };
+    let net = |change: serde_json::Value| {
+        let mut net = json!({ "id": "a", "tap": { "name": "tap0" } });
+        net.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        with("nets", json!([net]))
+    };
+    refused(with("name", json!("Big")), "name", "'Big' is not");
+    refused(with("uuid", json!("x")), "uuid", "'x' is not of the form");
+    refused(with("cpus", json!({ "cores": 0 })), "cpus", "at least 1");
+    refused(with("cpus", json!({ "cores": 65 })), "cpus", "at most 64");
+    refused(with("memory.size_bytes", json!(4096)), "memory.size_bytes", "too small");
+    refused(with("memory.size_bytes", json!(1048577)), "memory.size_bytes", "multiple of 4096");
+    refused(
+        with("memory", json!({ "size_bytes": 1 << 20, "backing": "hugetlb_2m" })),
+        "memory.size_bytes",
+        "pages of 2097152",
+    );
+    refused(with("serial", json!({ "backlog_bytes": 1 })), "serial.backlog_bytes", "between");
+    refused(with("serial", json!({ "log": { "path": "log" } })), "serial.log", "absolute");
+    refused(with("boot.kernel.kernel", json!({ "path": "k" })), "boot.kernel.kernel", "absolute");
+    refused(with("boot.kernel.cmdline", json!("x".repeat(2048))), "boot.kernel.cmdline", "too long");
+    refused(with("boot.kernel.cmdline", json!("a\u{0}b")), "boot.kernel.cmdline", "NUL");
+    refused(disk(json!({ "queues": 0 })), "disks[0].queues", "between 1 and 64");
+    refused(disk(json!({ "queue_size": 100 })), "disks[0].queue_size", "power of two");
+    refused(disk(json!({ "serial": "x".repeat(21) })), "disks[0].serial", "at most 20");
+    refused(disk(json!({ "id": "" })), "disks[0].id", "1 to 64");
+    refused(
+        disk(json!({ "bandwidth_limit": { "per_second": 0 } })),
+        "disks[0].bandwidth_limit.per_second",
+        "nothing through",
+    );
+    refused(net(json!({ "mac": "52:54:00:12:34" })), "nets[0].mac", "not a MAC address");
+    refused(net(json!({ "mac": "53:54:00:12:34:56" })), "nets[0].mac", "single station");
+    refused(net(json!({ "mtu": 67 })), "nets[0].mtu", "between 68 and 65535");
+    refused(net(json!({ "queue_pairs": 33 })), "nets[0].queue_pairs", "between 1 and 32");
+    refused(net(json!({ "tap": { "fds": ["a", "b"] } })), "nets[0].tap.fds", "2 descriptors for 1");
+    refused(with("console", json!({ "ports": [] })), "console.ports", "1 to 31");
+    refused(with("vsock", json!({ "cid": 2, "socket": "/v" })), "vsock.cid", "not between 3");
+    refused(
+        with("vsock", json!({ "cid": 3, "socket": format!("/{}", "v".repeat(100)) })),
+        "vsock.socket",
+        "at most 96",
+    );
+    refused(with("balloon", json!({ "target_bytes": 4095 })), "balloon.target_bytes", "multiple of 4096");
+}
+
+#[test]
+fn two_devices_cannot_have_one_name() {
+    let disks = json!([
+        { "id": "a", "source": { "path": "/1" } },
+        { "id": "a", "source": { "path": "/2" } },
+    ]);
+    refused(with("disks", disks), "disks[1].id", "the name of disks[0] already");
+}
+
+#[test]
+fn there_is_room_for_thirty_devices() {
+    let disks = |count: usize| {
+        let disk = |n| json!({ "id": format!("d{n}"), "source": { "path": "/d" } });
+        with("disks", (0..count).map(disk).collect())
+    };
+    assert_eq!(of(disks(30)).unwrap().slots.last().unwrap().bdf.to_string(), "0000:00:1e.0");
+    refused(disks(31), "disks[30]", "has room for 30");
+}
+
+#[test]
+fn memory_beyond_what_the_host_addresses_is_refused() {
+    let config = serde_json::from_value(with("memory.size_bytes", json!(64_u64 << 30))).unwrap();
+    let error = plan(config, &HostFacts { address_bits: 36, ..facts() }).err().unwrap();
+    assert!(error.problem.contains("only 36 bits"), "{error}");
+}
