@@ -1,0 +1,131 @@
+//! The machines under test, with the same guest and comparable devices.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::setup::{GUEST_MAC, MEMORY_MIB, Setup};
+
+/// What every guest is told: a quiet serial console, and a reset that every machine understands.
+pub const CMDLINE: &str = "console=ttyS0 reboot=t panic=-1 quiet";
+
+/// A virtual machine monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vmm {
+    /// Ours, with PCI, disk, network card, entropy source and the API.
+    Orlop,
+    /// QEMU's smallest machine, with the same devices on virtio-mmio.
+    QemuMicrovm,
+    /// QEMU's Q35 with the same devices on PCI, its disk on an I/O thread by io_uring, its network on vhost-net.
+    QemuQ35,
+    /// Memory, one vCPU, a serial port.
+    BareKvm,
+}
+
+impl Vmm {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Orlop => "Orlop",
+            Self::QemuMicrovm => "QEMU microvm",
+            Self::QemuQ35 => "QEMU q35",
+            Self::BareKvm => "bare KVM",
+        }
+    }
+
+    /// The command that starts a guest with `cmdline` behind [`CMDLINE`], its serial port on standard output.
+    pub fn command(self, setup: &Setup, cmdline: &str) -> anyhow::Result<Command> {
+        let cmdline = format!("{CMDLINE} {cmdline}");
+        match self {
+            Self::Orlop => orlop(setup, cmdline.trim()),
+            Self::QemuMicrovm => Ok(qemu_microvm(setup, cmdline.trim())),
+            Self::QemuQ35 => Ok(qemu_q35(setup, cmdline.trim())),
+            Self::BareKvm => {
+                let mut command = Command::new(&setup.bare_kvm);
+                command
+                    .arg(&setup.kernel)
+                    .arg(&setup.initramfs)
+                    .arg(cmdline.trim())
+                    .arg(MEMORY_MIB.to_string());
+                command.stderr(Stdio::null());
+                Ok(command)
+            }
+        }
+    }
+}
+
+/// Where our API listens.
+pub fn api_socket(setup: &Setup) -> PathBuf {
+    setup.directory.path().join("api.sock")
+}
+
+/// Our configuration of the machine under test.
+pub fn config(setup: &Setup, cmdline: &str) -> Value {
+    json!({
+        "name": "bench",
+        "memory": { "size_bytes": MEMORY_MIB << 20 },
+        "boot": { "kernel": {
+            "kernel": { "path": setup.kernel },
+            "initramfs": { "path": setup.initramfs },
+            "cmdline": cmdline,
+        } },
+        "disks": [{ "id": "disk0", "source": { "path": setup.disk }, "direct": true }],
+        "nets": [{ "id": "net0", "tap": { "name": setup.tap.name }, "mac": GUEST_MAC }],
+        "rng": {},
+    })
+}
+
+fn orlop(setup: &Setup, cmdline: &str) -> anyhow::Result<Command> {
+    let file = setup.directory.path().join("vm.json");
+    std::fs::write(&file, config(setup, cmdline).to_string()).context("cannot write the configuration")?;
+    let mut command = Command::new(&setup.vmm);
+    command.arg("run").arg("--config").arg(file).arg("--api-socket").arg(api_socket(setup));
+    Ok(command)
+}
+
+fn qemu(setup: &Setup, machine: &str, cmdline: &str) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(["-M", machine, "-cpu", "host", "-smp", "1", "-m", &MEMORY_MIB.to_string()])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
+        .arg("-kernel")
+        .arg(&setup.kernel)
+        .arg("-initrd")
+        .arg(&setup.initramfs)
+        .args(["-append", cmdline])
+        .args(["-object", "iothread,id=io0"])
+        .arg("-blockdev")
+        .arg(format!(
+            "driver=file,node-name=disk0,filename={},aio=io_uring,cache.direct=on",
+            setup.disk.display()
+        ));
+    command
+}
+
+fn qemu_microvm(setup: &Setup, cmdline: &str) -> Command {
+    let machine = "microvm,accel=kvm,isa-serial=on,rtc=on";
+    let mut command = qemu(setup, machine, cmdline);
+    command
+        .args(["-device", "virtio-blk-device,drive=disk0,iothread=io0"])
+        .args(["-netdev", &tap(setup, false)])
+        .args(["-device", &format!("virtio-net-device,netdev=net0,mac={GUEST_MAC}")])
+        .args(["-device", "virtio-rng-device"]);
+    command
+}
+
+fn qemu_q35(setup: &Setup, cmdline: &str) -> Command {
+    let mut command = qemu(setup, "q35,accel=kvm", cmdline);
+    command
+        .args(["-device", "virtio-blk-pci,drive=disk0,iothread=io0,num-queues=1"])
+        .args(["-netdev", &tap(setup, true)])
+        .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={GUEST_MAC},romfile=")])
+        .args(["-device", "virtio-rng-pci"]);
+    command
+}
+
+fn tap(setup: &Setup, vhost: bool) -> String {
+    let vhost = if vhost { "on" } else { "off" };
+    format!("tap,id=net0,ifname={},script=no,downscript=no,vhost={vhost}", setup.tap.name)
+}
