@@ -201,5 +201,5 @@ fn is_timeout(error: &io::Error) -> bool {
 /// The connection ended, so the node did: tells a panic from the rest.
 fn ended(run_dir: &RunDir) -> JobError {
     let console = run_dir.console();
-    if console.shows_a_panic() { JobError::Panicked(console) } else { JobError::Gone(console) }
+    if console.panicked { JobError::Panicked(console) } else { JobError::Gone(console) }
 }

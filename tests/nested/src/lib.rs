@@ -37,7 +37,7 @@ pub use console::ConsoleLog;
 pub use debian::BuildError;
 pub use job::{Job, JobError, Outcome, Stream};
 pub use node::{Node, NodeOptions, Share, StartError, retried};
-pub use up::{UpError, attach_up, down, status, up};
+pub use up::{UpError, UpNode, down, status, up};
 
 /// Environment variables that every job finds, in the virtual node and on a machine with KVM of its own alike.
 pub mod env {

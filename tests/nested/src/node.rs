@@ -8,6 +8,9 @@ use crate::debian::BuildError;
 use crate::direct::Direct;
 use crate::host;
 use crate::job::{Job, JobError, Outcome, Stream};
+use crate::link::RunDir;
+use crate::terminal;
+use crate::up;
 use crate::virtual_node::{Virtual, stream_in};
 
 /// A directory of the machine that the node sees, over 9p.
@@ -24,7 +27,7 @@ pub struct Share {
     pub writable: bool,
 }
 
-/// What a virtual node is like. On a machine with KVM of its own these have no effect.
+/// What a virtual node is like. Size and shares have no effect where the machine itself is the node.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// Processors. More than 2 make everything slower on 2 cores, and more than 1 risk a rare panic of the node's
@@ -35,13 +38,15 @@ pub struct NodeOptions {
     pub memory_mib: u32,
     /// Whether the guest images are wanted (they are built if they are not there yet).
     pub images: bool,
+    /// A virtual node even where the machine has KVM of its own.
+    pub always_virtual: bool,
     /// Directories to share beside the checkout (read-only) and the job directory (`/job`, writable).
     pub shares: Vec<Share>,
 }
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { cpus: 2, memory_mib: 3072, images: true, shares: Vec::new() }
+        Self { cpus: 2, memory_mib: 3072, images: true, always_virtual: false, shares: Vec::new() }
     }
 }
 
@@ -82,6 +87,7 @@ pub struct Node(Kind);
 
 enum Kind {
     Virtual(Virtual),
+    Attached(RunDir),
     Direct(Direct),
 }
 
@@ -91,7 +97,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub fn start(options: &NodeOptions) -> Result<Self, StartError> {
-        if host::has_hardware_kvm() {
+        if host::has_hardware_kvm() && !options.always_virtual {
             return Ok(Self(Kind::Direct(Direct::start(options)?)));
         }
         match Virtual::start(options) {
@@ -129,30 +135,45 @@ impl Node {
         job: &Job,
         output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
     ) -> Result<i32, JobError> {
-        match &self.0 {
-            Kind::Virtual(node) => stream_in(node.run_dir(), job, output),
-            Kind::Direct(node) => node.stream(job, output),
+        match self.place() {
+            Ok(run_dir) => stream_in(run_dir, job, output),
+            Err(direct) => direct.stream(job, output),
         }
     }
 
-    /// Runs a job on this process's own standard streams; with `terminal`, on a terminal of its own that this
+    /// Runs a job on this process's own standard streams; `with_terminal`, on a terminal of its own that this
     /// process's terminal becomes the window of.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn attach(&self, job: &Job, terminal: bool) -> Result<i32, JobError> {
-        match &self.0 {
-            Kind::Virtual(node) => crate::terminal::attach(node.run_dir(), job, terminal),
-            Kind::Direct(node) => node.attach(job),
+    pub fn attach(&self, job: &Job, with_terminal: bool) -> Result<i32, JobError> {
+        match self.place() {
+            Ok(run_dir) => terminal::attach(run_dir, job, with_terminal),
+            Err(direct) => direct.attach(job),
         }
     }
 
     /// The directory outside that jobs see, writable, as `/job`.
     #[must_use]
     pub fn job_dir(&self) -> PathBuf {
+        match self.place() {
+            Ok(run_dir) => run_dir.job_path(),
+            Err(direct) => direct.job_dir(),
+        }
+    }
+
+    /// The node that `cargo xtask node up` brought up, if it is. Dropping this value leaves it up.
+    #[must_use]
+    pub fn attached() -> Option<Self> {
+        up::attached().map(|run_dir| Self(Kind::Attached(run_dir)))
+    }
+
+    /// The directory of the virtual node, or the machine itself.
+    fn place(&self) -> Result<&RunDir, &Direct> {
         match &self.0 {
-            Kind::Virtual(node) => node.run_dir().job_path(),
-            Kind::Direct(node) => node.job_dir(),
+            Kind::Virtual(node) => Ok(node.run_dir()),
+            Kind::Attached(run_dir) => Ok(run_dir),
+            Kind::Direct(node) => Err(node),
         }
     }
 

@@ -9,7 +9,6 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::cache::{self, Recipe};
 use crate::host;
-use crate::job::{Job, JobError};
 use crate::link::RunDir;
 use crate::node::{NodeOptions, StartError};
 use crate::virtual_node::{launch, wait_for};
@@ -84,9 +83,9 @@ pub fn status() -> Option<UpNode> {
     Some(UpNode { pid, job_dir: run_dir.job_path(), console: run_dir.console_path() })
 }
 
-/// Runs a job on this process's own standard streams in the node that is up. `None` if none is.
-pub fn attach_up(job: &Job, terminal: bool) -> Option<Result<i32, JobError>> {
-    status().map(|_| crate::terminal::attach(&run_dir(), job, terminal))
+/// The directory of the node that is up, if one is.
+pub(crate) fn attached() -> Option<RunDir> {
+    status().map(|_| run_dir())
 }
 
 /// Ends the node that is up and tells whether there was one.

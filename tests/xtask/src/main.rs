@@ -1,6 +1,7 @@
 //! The one helper for everything that a developer of Orlop does.
 
 mod command;
+mod test;
 
 use std::process::ExitCode;
 
@@ -19,14 +20,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(command::demo::Arguments),
+    Test(command::test::Arguments),
     Node(command::node::Arguments),
     Image(command::image::Arguments),
+    Bench(command::bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Demo(arguments) => command::demo::run(&arguments),
+        Command::Test(arguments) => command::test::run(&arguments),
         Command::Node(arguments) => command::node::run(&arguments),
         Command::Image(arguments) => command::image::run(&arguments),
+        Command::Bench(arguments) => command::bench::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -3,7 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use orlop_nested::wire::Message;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -24,19 +26,30 @@ struct Line {
 impl Outbox {
     /// Sends a frame of `session` and tells whether anybody may still be listening.
     pub(crate) fn send(&self, session: u32, message: &Message) -> bool {
-        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        line.session == Some(session) && message.write(session, &mut line.device).is_ok()
+        self.lock().send(session, message)
     }
 
-    /// Sends the last frame of `session`.
+    /// Sends the last frame of `session`. Whoever reads it may start the next job at once, so the line is given up
+    /// before the next frame is looked at.
     pub(crate) fn finish(&self, session: u32, message: &Message) {
-        if self.send(session, message) {
-            self.attend(None);
+        let mut line = self.lock();
+        if line.send(session, message) {
+            line.session = None;
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn attend(&self, session: Option<u32>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).session = session;
+        self.lock().session = session;
+    }
+}
+
+impl Line {
+    fn send(&mut self, session: u32, message: &Message) -> bool {
+        self.session == Some(session) && message.write(session, &mut self.device).is_ok()
     }
 }
 
@@ -60,6 +73,8 @@ pub(crate) fn serve(device: &Path) -> io::Result<()> {
                     process.tell(message);
                 }
             }
+            Err(e)
+                if e.kind() == io::ErrorKind::UnexpectedEof && running.is_some() && port.reconnects()? => {}
             // Whoever asked for the job is gone, or does not speak our language.
             Err(_) => {
                 outbox.attend(None);
@@ -104,6 +119,21 @@ impl Port {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
         epoll::wait(&self.edges, &mut events, None)?;
         Ok(())
+    }
+
+    /// Whether a hang-up is the late news of a connection before the present one. The kernel learns of data and of
+    /// hang-ups over different queues: the first frame of a new connection may be read before the port is known to be
+    /// connected again, and an end-of-file follows it.
+    fn reconnects(&self) -> io::Result<bool> {
+        const LATE_BY: Duration = Duration::from_millis(200);
+        let began = Instant::now();
+        while !self.is_connected()? {
+            if began.elapsed() >= LATE_BY {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(true)
     }
 
     fn wait_for_connection(&self) -> io::Result<()> {

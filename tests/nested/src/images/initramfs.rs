@@ -23,6 +23,8 @@ const MODULES: &[&str] = &[
     "af_packet",
     "rtc_cmos",
     "button",
+    "evdev",
+    "pvpanic_mmio",
 ];
 
 /// The directory with `initramfs.cpio`.

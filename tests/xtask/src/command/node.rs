@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use orlop_nested::cache::{say, seconds};
-use orlop_nested::{Job, Node, NodeOptions, attach_up};
+use orlop_nested::{Job, Node, NodeOptions};
 
 /// Run a command in a node with real KVM, or a shell if none is named
 ///
@@ -108,17 +108,12 @@ fn job(arguments: &Arguments) -> Result<ExitCode> {
     let shell = arguments.command.is_empty();
     let job = if shell { Job::new(["bash", "-i"]) } else { Job::new(arguments.command.clone()) };
     let terminal = (shell || arguments.terminal) && std::io::stdin().is_terminal();
-    let up = if arguments.fresh { None } else { attach_up(&job, terminal) };
-    let result = match up {
-        Some(result) => result?,
-        None => in_a_fresh_node(&options(arguments.size), &job, terminal)?,
+    let attached = if arguments.fresh { None } else { Node::attached() };
+    let code = match attached {
+        Some(node) => node.attach(&job, terminal)?,
+        None => Node::start(&options(arguments.size))?.attach(&job, terminal)?,
     };
-    Ok(exit_code(result))
-}
-
-fn in_a_fresh_node(options: &NodeOptions, job: &Job, terminal: bool) -> Result<i32> {
-    let node = Node::start(options)?;
-    Ok(node.attach(job, terminal)?)
+    Ok(exit_code(code))
 }
 
 /// Codes beyond a byte do not exist on Unix.

@@ -1,0 +1,26 @@
+//! The levels of `cargo xtask test`, cheapest first.
+
+pub mod guests;
+pub mod lints;
+pub mod tally;
+pub mod workspace;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use orlop_nested::host;
+
+/// Cargo, in the checkout.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(host::checkout());
+    cargo
+}
+
+/// The package of the tests that boot guests.
+pub const GUEST_TESTS: &str = "orlop-vm-tests";
+
+/// The binaries of the product, as cargo's dev profile builds them.
+pub fn product(name: &str) -> PathBuf {
+    host::target_dir().join("debug").join(name)
+}
