@@ -103,8 +103,9 @@ impl Alarm {
 
     /// No longer goes off.
     pub(crate) fn clear(&mut self) {
-        self.set = false;
-        let _ = self.timer.clear();
+        if std::mem::take(&mut self.set) {
+            let _ = self.timer.clear();
+        }
     }
 }
 
