@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orlop_disk::{Disk, EngineKind, Operation, Options, open_engine};
-use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 /// Forbids `io_uring_setup` to this thread.
 fn forbid_io_uring() {
@@ -12,7 +12,8 @@ fn forbid_io_uring() {
     let forbidden = SeccompAction::Errno(libc::EPERM as u32);
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, forbidden, arch).unwrap();
-    apply_filter(&filter.try_into().unwrap()).unwrap();
+    let program = BpfProgram::try_from(filter).unwrap();
+    apply_filter(&program).unwrap();
 }
 
 #[test]
