@@ -90,7 +90,8 @@ fn keep(results: &Path) -> Result<()> {
     let table = fs::read_to_string(results.join("table.md")).context("there is no table to keep")?;
     let readme = benches.join("README.md");
     let before = fs::read_to_string(&readme).with_context(|| format!("cannot read {}", readme.display()))?;
-    let after = with_table(&before, &table).with_context(|| format!("{} has no place for it", readme.display()))?;
+    let after =
+        with_table(&before, &table).with_context(|| format!("{} has no place for it", readme.display()))?;
     fs::write(&readme, after).with_context(|| format!("cannot write {}", readme.display()))
 }
 
@@ -101,7 +102,9 @@ fn with_table(readme: &str, table: &str) -> Option<String> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).map(drop).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
 fn text(path: &Path) -> Result<String> {
