@@ -19,8 +19,8 @@ pub enum ChainError {
     /// A device-readable descriptor follows a device-writable one (virtio 1.3 §2.7.4.2).
     #[error("a readable descriptor follows a writable one")]
     Order,
-    /// The chain describes more than [`CHAIN_MAX_BYTES`].
-    #[error("the chain is longer than {CHAIN_MAX_BYTES} bytes")]
+    /// The chain describes more than the device accepts, usually [`CHAIN_MAX_BYTES`].
+    #[error("the chain is longer than the device accepts")]
     TooLong,
     /// Fewer bytes are there than the request needs.
     #[error("the chain is too short for its request")]
@@ -63,7 +63,12 @@ pub struct Buffers {
 impl Buffers {
     /// Walks `chain` once: the device-readable part first, then the device-writable part. The guest may change the
     /// descriptors meanwhile or later; what is returned was checked and is what counts.
-    pub(crate) fn of_chain(ram: &Arc<Ram>, chain: DescriptorChain<&Ram>) -> Result<(Self, Self), ChainError> {
+    /// Each part may be `max_bytes` long.
+    pub(crate) fn of_chain(
+        ram: &Arc<Ram>,
+        chain: DescriptorChain<&Ram>,
+        max_bytes: usize,
+    ) -> Result<(Self, Self), ChainError> {
         let mut readable = Self { ram: Arc::clone(ram), segments: Vec::new(), len: 0 };
         let mut writable = Self { ram: Arc::clone(ram), segments: Vec::new(), len: 0 };
         let mut ended = false;
@@ -72,9 +77,9 @@ impl Buffers {
             ended = !descriptor.has_next();
             let len = usize::try_from(descriptor.len()).map_err(|_| ChainError::TooLong)?;
             if descriptor.is_write_only() {
-                writable.extend(descriptor.addr(), len)?;
+                writable.extend(descriptor.addr(), len, max_bytes)?;
             } else if writable.segments.is_empty() {
-                readable.extend(descriptor.addr(), len)?;
+                readable.extend(descriptor.addr(), len, max_bytes)?;
             } else {
                 return Err(ChainError::Order);
             }
@@ -82,9 +87,9 @@ impl Buffers {
         if ended { Ok((readable, writable)) } else { Err(ChainError::Broken) }
     }
 
-    fn extend(&mut self, address: GuestAddress, len: usize) -> Result<(), ChainError> {
+    fn extend(&mut self, address: GuestAddress, len: usize, max_bytes: usize) -> Result<(), ChainError> {
         let total = self.len.checked_add(len).ok_or(ChainError::TooLong)?;
-        if total > CHAIN_MAX_BYTES {
+        if total > max_bytes {
             return Err(ChainError::TooLong);
         }
         let mut at = address;

@@ -8,10 +8,13 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::counters::QueueCounters;
-use crate::{Buffers, Fault, Ram};
+use crate::{Buffers, CHAIN_MAX_BYTES, Fault, Ram};
 
 /// The driver does not want to be interrupted (virtio 1.3 §2.7.6, `VIRTQ_AVAIL_F_NO_INTERRUPT`).
 const AVAIL_NO_INTERRUPT: u16 = 1;
+/// How often a backend may look at one queue before the worker hears other events and messages: a driver that is
+/// faster than the device, or whose used ring overlaps its available ring, must not keep the thread for itself.
+const TURN_LOOKS: u32 = 2048;
 
 /// How a device reaches the driver (virtio 1.3 §2.3).
 pub trait Interrupt: Send + Sync {
@@ -53,6 +56,17 @@ struct Slot {
     held_count: usize,
     /// Requests returned since the driver was last considered for an interrupt.
     returned: u16,
+    /// How often the backend may still look at the available ring in this turn.
+    looks: u32,
+}
+
+impl Slot {
+    /// Uses up one look at the available ring; false when there was none left.
+    fn look(&mut self) -> bool {
+        let left = self.looks.checked_sub(1);
+        self.looks = left.unwrap_or(0);
+        left.is_some()
+    }
 }
 
 /// The queues of one [`crate::QueueSet`] while they are served. Queues are named by position within the set.
@@ -77,7 +91,7 @@ impl QueueIo {
             .into_iter()
             .map(|Handover { number, queue, counters }| {
                 let held = vec![false; usize::from(queue.max_size())];
-                Slot { queue, number, counters, held, held_count: 0, returned: 0 }
+                Slot { queue, number, counters, held, held_count: 0, returned: 0, looks: 0 }
             })
             .collect();
         Self { ram, slots, interrupt, features }
@@ -91,6 +105,16 @@ impl QueueIo {
     /// Says that the guest broke the contract.
     pub(crate) fn needs_reset(&self, fault: Fault) {
         self.interrupt.needs_reset(fault);
+    }
+
+    /// Starts a turn of the backend: each queue may be looked at [`TURN_LOOKS`] times.
+    pub(crate) fn start_turn(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.looks = TURN_LOOKS);
+    }
+
+    /// The queues whose looks were used up in this turn: they must have another one.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = usize> + '_ {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.looks == 0).map(|(queue, _)| queue)
     }
 
     /// Counts a notification of `queue`.
@@ -132,17 +156,27 @@ impl QueueIo {
 
     /// The next request that the driver made available on `queue`. A chain that breaks the rules of virtio 1.3 §2.7
     /// is a [`Fault`], and so is one whose head the device still holds.
+    ///
+    /// `None` after very many requests in one turn does not mean that there are no more: the backend is kicked again
+    /// once the worker has looked after everything else.
     pub fn pop(&mut self, queue: usize) -> Result<Option<Request>, Fault> {
+        self.pop_up_to(queue, CHAIN_MAX_BYTES)
+    }
+
+    /// As [`Self::pop`], for a queue whose requests only name memory and do not move it: each part of a chain may
+    /// describe `max_bytes`.
+    pub fn pop_up_to(&mut self, queue: usize, max_bytes: usize) -> Result<Option<Request>, Fault> {
         let slot = self.slots.get_mut(queue).ok_or(NO_QUEUE)?;
-        if !slot.queue.ready() {
+        if !slot.queue.ready() || !slot.look() {
             return Ok(None);
         }
         let mut available =
             slot.queue.iter(&*self.ram).map_err(|_| Fault("the available index is out of range"))?;
         let Some(chain) = available.next() else { return Ok(None) };
         let head = chain.head_index();
-        let taken = Self::hold(slot, head)
-            .and_then(|()| Buffers::of_chain(&self.ram, chain).map_err(|error| Fault(error.as_fault())));
+        let taken = Self::hold(slot, head).and_then(|()| {
+            Buffers::of_chain(&self.ram, chain, max_bytes).map_err(|error| Fault(error.as_fault()))
+        });
         slot.counters.next_avail.store(slot.queue.next_avail(), Relaxed);
         slot.counters.requests.fetch_add(1, Relaxed);
         let (readable, writable) = taken?;
@@ -219,7 +253,7 @@ impl QueueIo {
     /// Asks the driver for notifications again; true when requests arrived meanwhile and must be looked at now.
     pub fn enable_notification(&mut self, queue: usize) -> Result<bool, Fault> {
         let slot = self.slots.get_mut(queue).ok_or(NO_QUEUE)?;
-        if !slot.queue.ready() {
+        if !slot.queue.ready() || !slot.look() {
             return Ok(false);
         }
         slot.queue.enable_notification(&*self.ram).map_err(|_| Fault("the available ring cannot be read"))

@@ -178,13 +178,12 @@ impl Service {
             self.settle(Err(Fault("the host cannot wait for the device's events")), ops);
             return;
         }
+        let queues = 0..io.queue_count();
         self.state = State::Serving(io);
-        let State::Serving(io) = &mut self.state else { return };
-        let backend = &mut self.backend;
-        let result = backend
-            .start(io)
-            .and_then(|()| (0..io.queue_count()).try_for_each(|queue| kick(&mut **backend, io, queue)));
-        self.settle(result, ops);
+        self.turn(ops, |backend, io| backend.start(io));
+        for queue in queues {
+            self.turn(ops, |backend, io| kick(backend, io, queue));
+        }
     }
 
     /// Stops, whatever the state: the queues as they stand.
@@ -206,6 +205,22 @@ impl Service {
                 io.into_queues()
             }
         }
+    }
+
+    /// Lets the backend work, if the queues are served. A queue that it could not finish is kicked again, so that
+    /// the worker hears everything else in between.
+    fn turn(
+        &mut self,
+        ops: &mut EventOps,
+        work: impl FnOnce(&mut dyn Backend, &mut QueueIo) -> Result<(), Fault>,
+    ) {
+        let State::Serving(io) = &mut self.state else { return };
+        io.start_turn();
+        let result = work(&mut *self.backend, io);
+        for kick in io.unfinished().filter_map(|queue| self.kicks.get(queue)) {
+            let _ = kick.write(1);
+        }
+        self.settle(result, ops);
     }
 
     /// After the backend worked: a fault breaks the set.
@@ -238,19 +253,21 @@ impl MutEventSubscriber for Service {
         if events.data() == CONTROL {
             return self.messages(ops);
         }
-        let State::Serving(io) = &mut self.state else { return };
-        let result = if let Some(index) = events.data().checked_sub(FIRST_SOURCE) {
+        if let Some(index) = events.data().checked_sub(FIRST_SOURCE) {
             let source = usize::try_from(index).ok().and_then(|index| self.sources.get(index));
-            source.map_or(Ok(()), |(_, token)| self.backend.ready(io, *token))
-        } else {
-            let queue = usize::try_from(events.data()).unwrap_or(usize::MAX);
-            if let Some(event) = self.kicks.get(queue) {
-                let _ = event.read();
+            if let Some((_, token)) = source.copied() {
+                self.turn(ops, |backend, io| backend.ready(io, token));
             }
+            return;
+        }
+        let queue = usize::try_from(events.data()).unwrap_or(usize::MAX);
+        if let Some(event) = self.kicks.get(queue) {
+            let _ = event.read();
+        }
+        self.turn(ops, |backend, io| {
             io.kicked(queue);
-            kick(&mut *self.backend, io, queue)
-        };
-        self.settle(result, ops);
+            kick(backend, io, queue)
+        });
     }
 
     fn init(&mut self, ops: &mut EventOps) {

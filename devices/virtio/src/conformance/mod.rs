@@ -130,6 +130,7 @@ macro_rules! conformance_suite {
             a_mutated_state_is_refused_or_gives_a_working_device
             hostile_chains_are_survived_and_a_reset_mends
             rings_that_cannot_be_need_a_reset
+            rings_that_overlap_do_not_keep_the_thread
             a_broken_device_stays_broken_until_reset
             accesses_of_any_size_and_place_are_survived
             queues_change_only_while_they_are_set_up
