@@ -34,12 +34,28 @@ pub(crate) fn to_tap(header: Header, features: u64) -> Option<Header> {
     Some([u8::from(partial), gso_type, a, b, c, d, e, f, g, h, 0, 0])
 }
 
-/// What the driver is given for a header from the tap, on a frame that fills `buffers` buffers. Without checksum
-/// offload the flags are zero (virtio 1.3 §5.1.6.4.1).
-pub(crate) fn to_guest(header: Header, buffers: u16, checksums: bool) -> Header {
-    let [flags, a, b, c, d, e, f, g, h, i, _, _] = header;
+/// What the driver is given for a header from the tap, on a frame that fills `buffers` buffers: `None` if the frame is
+/// unfinished in a way that the driver's `offloads` do not cover, as those are that came before they were switched off.
+/// Without checksum offload the flags are zero (virtio 1.3 §5.1.6.4.1).
+pub(crate) fn to_guest(header: Header, buffers: u16, offloads: u64) -> Option<Header> {
+    let [flags, gso_type, a, b, c, d, e, f, g, h, _, _] = header;
+    let has = |bits| offloads & bits == bits;
+    let checksums = has(features::GUEST_CSUM);
+    let covered = match u32::from(gso_type) & !v::VIRTIO_NET_HDR_GSO_ECN {
+        v::VIRTIO_NET_HDR_GSO_NONE => true,
+        v::VIRTIO_NET_HDR_GSO_TCPV4 => checksums && has(features::GUEST_TSO4),
+        v::VIRTIO_NET_HDR_GSO_TCPV6 => checksums && has(features::GUEST_TSO6),
+        v::VIRTIO_NET_HDR_GSO_UDP_L4 => checksums && has(features::GUEST_USO4 | features::GUEST_USO6),
+        _ => false,
+    };
+    let congestion = u32::from(gso_type) & v::VIRTIO_NET_HDR_GSO_ECN != 0;
+    let partial = u32::from(flags) & NEEDS_CSUM != 0;
+    if !covered || congestion && !has(features::GUEST_ECN) || partial && !checksums {
+        return None;
+    }
+    let flags = if checksums { flags } else { 0 };
     let [low, high] = buffers.to_le_bytes();
-    [if checksums { flags } else { 0 }, a, b, c, d, e, f, g, h, i, low, high]
+    Some([flags, gso_type, a, b, c, d, e, f, g, h, low, high])
 }
 
 #[cfg(test)]
@@ -84,7 +100,22 @@ mod tests {
 
     #[test]
     fn the_guest_sees_how_many_buffers_a_frame_fills() {
-        assert_eq!(to_guest(header(2, 0), 0x102, true)[10..], [2, 1]);
-        assert_eq!(to_guest(header(2, 0), 1, false)[0], 0);
+        assert_eq!(to_guest(header(2, 0), 0x102, ALL).unwrap()[10..], [2, 1]);
+        assert_eq!(to_guest(header(2, 0), 1, 0).unwrap()[0], 0);
+    }
+
+    #[test]
+    fn only_what_the_driver_can_finish_reaches_the_guest() {
+        for (flags, gso_type, needs) in [
+            (1, 0, features::GUEST_CSUM),
+            (1, 1, features::GUEST_TSO4),
+            (1, 4, features::GUEST_TSO6),
+            (1, 5, features::GUEST_USO6),
+            (1, 0x81, features::GUEST_ECN),
+        ] {
+            assert!(to_guest(header(flags, gso_type), 1, ALL).is_some());
+            assert!(to_guest(header(flags, gso_type), 1, ALL & !needs).is_none(), "{gso_type:#x}");
+        }
+        assert!(to_guest(header(1, 3), 1, ALL).is_none());
     }
 }

@@ -123,9 +123,9 @@ impl Pair {
             Round::TapGone => {
                 if self.shared.tap_is_gone() {
                     io.config_changed();
+                    // What was waiting is dropped now that the link is down.
+                    self.come_back();
                 }
-                // What was waiting is dropped now that the link is down.
-                self.come_back();
             }
         }
     }

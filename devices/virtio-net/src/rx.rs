@@ -107,6 +107,7 @@ impl Receiver {
         budget: usize,
     ) -> Result<Round, Fault> {
         let mut round = Round::Budget;
+        io.disable_notification(self.queue)?;
         for _ in 0..budget {
             if let Some(end) = self.step(io, shared, port)? {
                 round = end;
@@ -243,11 +244,11 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Hands the frame of `len` bytes that fills the first buffers to the driver.
+    /// Hands the frame of `len` bytes that fills the first buffers to the driver, or drops it if the driver can not finish
+    /// it.
     fn deliver(&mut self, io: &mut QueueIo, port: &Port, len: usize, offloads: u64) -> Result<(), Fault> {
         self.used.clear();
-        let mut left = len;
-        let mut pieces = 0usize;
+        let (mut left, mut pieces, mut room) = (len, 0usize, 0usize);
         for posted in &self.posted {
             if left == 0 {
                 break;
@@ -255,20 +256,21 @@ impl Receiver {
             let written = left.min(posted.request.writable.len());
             left = left.saturating_sub(written);
             pieces = pieces.saturating_add(posted.pieces);
-            self.room = self.room.saturating_sub(posted.request.writable.len());
+            room = room.saturating_add(posted.request.writable.len());
             self.used.push((posted.request.head, written));
         }
         let buffers = u16::try_from(self.used.len()).map_err(|_| Fault("a frame in too many buffers"))?;
-        if let Some(first) = self.posted.front() {
-            let mut bytes = [0; HEADER_BYTES];
-            let checksums = offloads & features::GUEST_CSUM != 0;
-            let header = first.request.writable.copy_to(&mut bytes).and_then(|()| {
-                first.request.writable.copy_from(&header::to_guest(bytes, buffers, checksums))
-            });
-            header.map_err(|_| Fault("a receive buffer is gone"))?;
-        }
+        let Some(first) = self.posted.front().map(|posted| &posted.request.writable) else { return Ok(()) };
+        let mut bytes = [0; HEADER_BYTES];
+        first.copy_to(&mut bytes).map_err(|_| Fault("a receive buffer is gone"))?;
+        let Some(header) = header::to_guest(bytes, buffers, offloads) else {
+            port.rx.dropped();
+            return Ok(());
+        };
+        first.copy_from(&header).map_err(|_| Fault("a receive buffer is gone"))?;
         self.posted.drain(..self.used.len());
         self.pieces.0.drain(..pieces);
+        self.room = self.room.saturating_sub(room);
         io.push_all(self.queue, &self.used)?;
         port.rx.passed(len.saturating_sub(HEADER_BYTES));
         Ok(())

@@ -315,6 +315,20 @@ fn offloads_that_are_switched_off_are_left_to_the_kernel() {
 }
 
 #[test]
+fn a_frame_from_before_a_reset_that_the_new_driver_cannot_finish_is_dropped() {
+    let mut card = card();
+    card.driver.settle();
+    card.wire.send(&tso(10, 2896, 1448)).unwrap();
+    card.driver.reset();
+    let features = card.driver.offered() & !LARGE & !bit(1);
+    card.driver.start_with(features);
+    card.wire.send(&plain(10, &frame(&[2; 100]))).unwrap();
+    card.post_rx(4, 1526);
+    assert_eq!(card.receive().1, frame(&[2; 100]));
+    assert_eq!(card.counter("rx_drops"), 1);
+}
+
+#[test]
 fn frames_pass_on_every_pair_that_the_driver_uses() {
     let mut card = Card::start(Shape { pairs: 2, ..Shape::default() }, 0);
     let control = 4;
