@@ -11,6 +11,8 @@ use crate::serial::say;
 const ECAM: u64 = 0xB000_0000;
 const ECAM_FUNCTION_BYTES: u64 = 4096;
 const ECAM_BUS_BYTES: u64 = 1 << 20;
+/// Registers of 4 bytes that the ports reach.
+const REGISTERS: usize = 64;
 const VENDOR_CAPABILITY: u8 = 0x09;
 /// The virtio capability that is a window into the BARs (virtio 1.3 §4.1.4.9).
 const KIND_PCI_WINDOW: u8 = 5;
@@ -75,8 +77,8 @@ fn enhanced(machine: &Machine) {
 }
 
 fn every_register(function: Function) {
+    let before: [u32; REGISTERS] = core::array::from_fn(|i| function.read(i as u8 * 4));
     for at in (0..=0xfcu8).step_by(4) {
-        let before = function.read(at);
         for value in [u32::MAX, 0, 0x5555_5555] {
             function.write(at, value);
             function.read(at);
@@ -86,8 +88,13 @@ fn every_register(function: Function) {
             ports::write8(DATA_PORT + lane, 0xff);
             ports::write16(DATA_PORT + lane, 0xffff);
         }
-        function.write(at, before);
     }
+    // The command register last: nothing decodes until all is as it was.
+    function.write(register::COMMAND, 0);
+    for (at, value) in (0u8..).step_by(4).zip(before).filter(|&(at, _)| at != register::COMMAND) {
+        function.write(at, value);
+    }
+    function.write(register::COMMAND, before[usize::from(register::COMMAND) / 4] & 0xffff);
 }
 
 fn moved_bars(machine: &Machine, function: Function) {

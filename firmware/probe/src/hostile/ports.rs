@@ -9,7 +9,6 @@ use crate::serial::say;
 const READS: core::ops::Range<u16> = 0..0xD10;
 /// Ports whose devices take any write without ending the machine: clock and memory, debug port, serial port, events.
 const WRITES: [core::ops::Range<u16>; 4] = [0x70..0x72, 0x80..0x84, 0x3F9..0x400, 0x641..0x644];
-/// The reset register: a wider access that touches it is PCI's, a byte would end the machine.
 const PATTERNS: [u32; 4] = [0, u32::MAX, 0x5555_5555, 0x8080_8080];
 
 const SERIAL: u16 = 0x3F8;
