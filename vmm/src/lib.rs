@@ -7,5 +7,6 @@ pub mod kvm;
 pub mod machine;
 pub mod process;
 pub mod run;
+pub mod serve;
 pub mod server;
 pub mod terminal;
