@@ -34,8 +34,11 @@ pub const ECAM_START: u64 = 0xB000_0000;
 pub const ECAM_BYTES: u64 = 256 << 20;
 /// PCI memory for 32-bit BARs.
 pub const PCI32: Range<u64> = 0xC000_0000..0xFC00_0000;
-/// PCI port space, for BARs of passed-through devices; above every port of the chipset.
-pub const PCI_IO: RangeInclusive<u16> = 0xC000..=0xFFFF;
+/// The last bus that the guest is told of. Linux looks at every device number of every bus below it, present or not,
+/// which is 32 exits a bus; nothing is behind the root bus yet.
+pub const PCI_LAST_BUS: u8 = 0;
+/// Port space that is forwarded to PCI: all but its own configuration ports, as on every PC.
+pub const PCI_IO: [RangeInclusive<u16>; 2] = [0x0000..=0x0CF7, 0x0D00..=0xFFFF];
 /// Length of the window for 64-bit BARs, which starts above all RAM.
 pub const PCI64_BYTES: u64 = 32 << 30;
 /// The IOAPIC's registers (SDM vol 3 §11; where KVM's in-kernel IOAPIC answers).

@@ -11,7 +11,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, Power, Uart};
-use crate::layout::{ECAM_BYTES, ECAM_START, PCI_IO, PCI32};
+use crate::layout::{ECAM_BYTES, ECAM_START, PCI_IO, PCI_LAST_BUS, PCI32};
 
 const HEADER_BYTES: u32 = 36;
 /// Revision 2: integers have 64 bits.
@@ -70,6 +70,7 @@ fn processors(sink: &mut Vec<u8>, count: usize) {
 
 fn pci_root(sink: &mut Vec<u8>, platform: &Platform) {
     let pci64 = &platform.layout.pci64;
+    let [low_io, high_io] = &PCI_IO;
     Device::new(
         "PCI0".into(),
         vec![
@@ -83,9 +84,10 @@ fn pci_root(sink: &mut Vec<u8>, platform: &Platform) {
             &Name::new(
                 "_CRS".into(),
                 &ResourceTemplate::new(vec![
-                    &AddressSpace::<u16>::new_bus_number(0, 255),
+                    &AddressSpace::<u16>::new_bus_number(0, PCI_LAST_BUS.into()),
                     &IO::new(0xCF8, 0xCF8, 1, 8),
-                    &AddressSpace::<u16>::new_io(*PCI_IO.start(), *PCI_IO.end(), None),
+                    &AddressSpace::<u16>::new_io(*low_io.start(), *low_io.end(), None),
+                    &AddressSpace::<u16>::new_io(*high_io.start(), *high_io.end(), None),
                     &AddressSpace::<u32>::new_memory(
                         AddressSpaceCacheable::NotCacheable,
                         true,
