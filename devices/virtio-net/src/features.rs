@@ -40,14 +40,13 @@ const GUEST_LARGE: u64 = GUEST_TSO4 | GUEST_TSO6 | GUEST_USO4 | GUEST_USO6;
 /// No filter is offered beyond `CTRL_RX`, whose commands a device may take as hints: the tap delivers what the host's
 /// bridge decides.
 pub(crate) fn offered(tap: Offloads, pairs: u16, mtu: bool) -> u64 {
-    let mut features = CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN;
-    features |= MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_RX | CTRL_MAC_ADDR | CTRL_GUEST_OFFLOADS;
+    let mut features = MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_RX | CTRL_MAC_ADDR | CTRL_GUEST_OFFLOADS;
     for (offload, bits) in [
-        (Offloads::CSUM, GUEST_CSUM),
-        (Offloads::TSO4, GUEST_TSO4),
-        (Offloads::TSO6, GUEST_TSO6),
-        (Offloads::ECN, GUEST_ECN),
-        // A kernel that hands such frames over takes them as well: both came with Linux 6.2.
+        // What a kernel hands over it takes as well; a tap without offloads has them in neither direction.
+        (Offloads::CSUM, GUEST_CSUM | CSUM),
+        (Offloads::TSO4, GUEST_TSO4 | HOST_TSO4),
+        (Offloads::TSO6, GUEST_TSO6 | HOST_TSO6),
+        (Offloads::ECN, GUEST_ECN | HOST_ECN),
         (Offloads::USO, GUEST_USO4 | GUEST_USO6 | HOST_USO),
     ] {
         if tap.contains(offload) {
@@ -100,6 +99,8 @@ mod tests {
     fn what_the_tap_cannot_hand_over_is_not_offered() {
         let features = offered(Offloads::CSUM, 1, false);
         assert_eq!(features & (GUEST_OFFLOADS | HOST_USO | MQ | MTU), GUEST_CSUM);
+        let features = offered(Offloads::empty(), 1, false);
+        assert_eq!(features & (GUEST_OFFLOADS | CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN | HOST_USO), 0);
         let features = offered(Offloads::all(), 2, true);
         assert_eq!(features & GUEST_OFFLOADS, GUEST_OFFLOADS);
         assert_eq!(features & (HOST_USO | MQ | MTU), HOST_USO | MQ | MTU);

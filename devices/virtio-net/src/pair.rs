@@ -203,7 +203,8 @@ impl Backend for Pair {
                     io.config_changed();
                 }
                 TIMER => {
-                    let _ = self.timer.wait();
+                    // Disarming takes the expiry away without a read, which could wait.
+                    let _ = self.timer.clear();
                     self.wake_at = None;
                 }
                 _ => {}

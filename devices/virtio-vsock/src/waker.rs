@@ -57,9 +57,9 @@ impl Waker {
         let _ = self.again.read();
     }
 
-    /// The time came; called only when the timer's file is readable, or else it would wait.
+    /// The time came. Disarming takes the expiry away without a read, which could wait.
     pub(crate) fn take_timer(&mut self) {
-        let _ = self.timer.0.wait();
+        let _ = self.timer.0.clear();
         self.at = None;
     }
 }
