@@ -1,5 +1,6 @@
 //! A process around one machine: what its command line says, and the one thread on which driver and API run.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -52,7 +53,8 @@ impl Process<'_> {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         limit_arenas();
         let descriptors = claim(&self.args.fds)?;
-        let jail = JailPolicy { seccomp: self.args.seccomp, landlock: !self.args.no_landlock };
+        let sockets = self.socket.iter().filter_map(|socket| socket.path().map(Path::to_owned)).collect();
+        let jail = JailPolicy { seccomp: self.args.seccomp, landlock: !self.args.no_landlock, sockets };
         let setup = Setup {
             descriptors,
             reboot: !self.args.no_reboot,
@@ -61,7 +63,7 @@ impl Process<'_> {
         };
         // Before there are other threads that a signal could find.
         let terminal = self.terminal.then(Terminal::open).transpose().context("cannot use this terminal")?;
-        let (handle, driver) = machine::start(setup).context("cannot start a thread")?;
+        let (handle, driver) = machine::start(setup)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (outcome, refused) = runtime.block_on(async {
             let asked_to_end = asked_to_end()?;

@@ -17,8 +17,8 @@ use orlop_virtio::{Platform as Frame, Ram, VirtioPci};
 
 use super::boot::{BootError, BootSource};
 use super::console::Console;
-use super::files::{FileError, Files};
-use super::machine::{DeviceSeat, Machine};
+use super::files::Files;
+use super::machine::{DeviceSeat, Keep, Machine};
 use super::memory::{self, MemoryError};
 use super::plan::{Plan, Slot};
 use super::platform::Platform;
@@ -38,14 +38,6 @@ pub enum BuildError {
     /// There is not enough memory.
     #[error("memory: {0}")]
     Memory(#[from] MemoryError),
-    /// A file cannot be had.
-    #[error("{field}: {source}")]
-    File {
-        /// The field that names it.
-        field: &'static str,
-        /// What the host says.
-        source: FileError,
-    },
     /// A device cannot be had.
     #[error("{field}: {source}")]
     Device {
@@ -80,7 +72,6 @@ impl BuildError {
     /// The field of the configuration that is to blame, and what is wrong, apart.
     pub fn parts(&self) -> (Option<String>, String) {
         match self {
-            Self::File { field, source } => (Some((*field).to_owned()), source.to_string()),
             Self::Device { field, source } => (Some(field.clone()), source.to_string()),
             Self::Frame { field, source } => (Some(field.clone()), super::chain(source)),
             Self::Memory(source) => (Some("memory".to_owned()), source.to_string()),
@@ -93,7 +84,7 @@ impl BuildError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Kvm(_) => exit::NO_KVM,
-            Self::Memory(_) | Self::File { .. } | Self::Device { .. } => exit::HOST,
+            Self::Memory(_) | Self::Device { .. } => exit::HOST,
             Self::Boot(_) => exit::BAD_CONFIG,
             Self::Frame { .. } | Self::Jail(_) | Self::Bus(_) | Self::Root(_) => exit::FAILED,
         }
@@ -136,7 +127,7 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let vm = Arc::new(Vm::new(kvm)?);
     let memory_slots = vm.set_memory(&ram)?;
     let buses = Arc::new(Buses::default());
-    let windows = Arc::new(PciWindows::new(Arc::clone(&buses.memory), Arc::clone(&vm), plan.layout.clone()));
+    let windows = Arc::new(PciWindows::new(&buses.memory, Arc::clone(&vm), plan.layout.clone()));
     let root = PciRoot::new(windows.clone());
     for (bdf, bridge) in Platform::bridges() {
         root.insert(bdf, Arc::new(bridge))?;
@@ -164,8 +155,8 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let vcpus = vcpus.collect::<Result<_, _>>()?;
 
     let entry = boot.load(&*ram, &plan)?;
-    let machine =
-        Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, memory_slots, ram, vm };
+    let keep = Keep { buses, memory_slots };
+    let machine = Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, keep, ram, vm };
     machine.at_entry(&entry)?;
     Ok(machine)
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use orlop_api::config::VmConfig;
 use orlop_api::event::{EventKind, Initiator};
@@ -23,8 +24,10 @@ use super::policy::{Command, GuestAct, Step, on_command, on_guest};
 use super::serial_log::SerialLog;
 use crate::jail::{Jail, ThreadKind};
 
-/// How long a guest that powered itself off may take until its devices are drained.
-const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long the devices of a guest that powered itself off may take until they are drained.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long taking a machine apart may take that ends in any other way.
+const TAKE_APART: Duration = Duration::from_secs(5);
 
 /// The driver; [`Driver::drive`] is its task.
 pub struct Driver {
@@ -220,14 +223,13 @@ impl Driver {
         }
     }
 
-    /// Lets a guest that ended by itself have its last writes, and tells everyone.
+    /// Takes the machine apart, lets a guest that powered itself off have its last writes, and tells everyone.
     async fn end(&mut self, outcome: Outcome) -> Outcome {
-        if outcome == Outcome::PowerOff {
-            let (send, drained) = oneshot::channel();
-            let _ = self.jobs.send(Job::Step(Step::Stop(outcome.clone()), send));
-            // A device that cannot drain must not keep the process.
-            let _ = tokio::time::timeout(DRAIN, drained).await;
-        }
+        let drain = outcome == Outcome::PowerOff;
+        let (done, apart) = oneshot::channel();
+        let _ = self.jobs.send(Job::End { drain, done });
+        // A device that cannot drain must not keep the process.
+        let _ = tokio::time::timeout(if drain { DRAIN } else { TAKE_APART }, apart).await;
         if let Some(log) = &mut self.log {
             // There is nobody left to tell.
             let _ = log.finish();

@@ -25,6 +25,13 @@ use crate::kvm::{HostCpu, HostKvm, KvmSource};
 pub enum Job {
     /// Carries out a step.
     Step(Step, Reply<Result<Done, Refusal>>),
+    /// Takes the machine apart: its sockets go, its threads end. With `drain`, what the guest wrote is written first.
+    End {
+        /// Whether to drain the devices.
+        drain: bool,
+        /// Told when it is done.
+        done: Reply<()>,
+    },
     /// Looks at the devices.
     Devices(Reply<Vec<DeviceInfo>>),
     /// Looks at the vCPUs.
@@ -83,6 +90,12 @@ impl Hands {
                 Job::Step(step, reply) => {
                     let _ = reply.send(self.carry_out(&mut machine, step));
                 }
+                Job::End { drain, done } => {
+                    if let Some(machine) = machine.take().filter(|_| drain) {
+                        machine.pause();
+                    }
+                    let _ = done.send(());
+                }
                 Job::Devices(reply) => {
                     let _ = reply.send(machine.as_ref().map(Machine::inspect_devices).unwrap_or_default());
                 }
@@ -105,7 +118,7 @@ impl Hands {
         };
         match machine {
             (Step::Boot, machine) => machine.run(),
-            (Step::Pause | Step::Stop(_), machine) => machine.pause(),
+            (Step::Pause, machine) => machine.pause(),
             (Step::Resume, machine) => machine.resume(),
             (Step::Reset { run, .. }, machine) => {
                 machine.reset().map_err(|e| host(None, super::chain(&e)))?;
@@ -116,7 +129,7 @@ impl Hands {
             (Step::PowerButton, machine) => machine.press_power_button(),
             (Step::Balloon { target_bytes }, machine) => balloon(machine, target_bytes)?,
             (Step::Link { id, up }, machine) => link(machine, &id, up)?,
-            (Step::Create { .. } | Step::Panic { .. } | Step::Nothing, _) => {}
+            (Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing, _) => {}
         }
         Ok(Done::Plain)
     }

@@ -8,7 +8,6 @@ use orlop_api::vcpu::VcpuInfo;
 use orlop_chipset::Serial;
 use orlop_firmware::kernel::EntryPoint;
 use orlop_pci::Bdf;
-use orlop_state::{Record, StateError};
 use orlop_virtio::{Ram, VirtioPci};
 
 use super::boot::{BootError, BootSource};
@@ -17,7 +16,7 @@ use super::memory;
 use super::plan::Plan;
 use super::platform::Platform;
 use super::registry::Controls;
-use super::vcpu::{Alarm, VcpuHandle};
+use super::vcpu::{Alarm, Buses, VcpuHandle};
 use super::windows::PciWindows;
 use crate::kvm::{ChipsAtPowerOn, KvmError, MemorySlots, MsiSender, Vm};
 
@@ -35,7 +34,7 @@ pub struct DeviceSeat {
     pub controls: Controls,
 }
 
-/// A machine. Dropping it stops the vCPUs; fields are dropped in order: what reaches guest memory before the memory.
+/// A machine. Dropping it ends its threads; fields are dropped in order: what reaches guest memory before the memory.
 pub struct Machine {
     pub(super) vcpus: Vec<VcpuHandle>,
     pub(super) platform: Platform,
@@ -46,9 +45,19 @@ pub struct Machine {
     pub(super) boot: BootSource,
     pub(super) plan: Plan,
     pub(super) chips: ChipsAtPowerOn,
-    pub(super) memory_slots: MemorySlots,
+    #[expect(dead_code, reason = "held for what its end does")]
+    pub(super) keep: Keep,
     pub(super) ram: Arc<Ram>,
     pub(super) vm: Arc<Vm>,
+}
+
+/// What a machine only holds on to.
+#[expect(dead_code, reason = "held for what their ends do")]
+pub struct Keep {
+    /// The address spaces.
+    pub(super) buses: Arc<Buses>,
+    /// Guest memory as KVM knows it.
+    pub(super) memory_slots: MemorySlots,
 }
 
 /// A reset that did not succeed.
@@ -149,27 +158,5 @@ impl Machine {
     /// Every vCPU as it is now.
     pub fn inspect_vcpus(&self) -> Vec<VcpuInfo> {
         self.vcpus.iter().zip(0..).map(|(vcpu, index)| inspect::vcpu(index, vcpu)).collect()
-    }
-
-    /// The state of the board and of every device, each record named after its device. The machine is paused.
-    pub fn save(&self) -> Result<Vec<Record>, StateError> {
-        let mut records = self.platform.save()?;
-        for (bdf, function) in self.platform.root.functions() {
-            for mut record in function.save()? {
-                record.name = self.name_at(bdf);
-                records.push(record);
-            }
-        }
-        Ok(records)
-    }
-
-    fn name_at(&self, bdf: Bdf) -> String {
-        self.devices.iter().find(|d| d.bdf == bdf).map_or_else(|| bdf.to_string(), |d| d.id.clone())
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.halt();
     }
 }

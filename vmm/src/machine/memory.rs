@@ -85,7 +85,8 @@ fn map(len_bytes: u64, recipe: &Recipe) -> Result<vm_memory::MmapRegion<()>, Mem
     let len = usize::try_from(len_bytes).map_err(|e| MemoryError::Map(e.to_string()))?;
     let builder = MmapRegionBuilder::new(len).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
     let builder = match recipe.memfd {
-        None => builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
+        // A guest rarely touches all that it has, so a host may promise more than it holds; cgroups set the bound.
+        None => builder.with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE),
         Some(flags) => {
             let file = memfd(flags).map_err(refuse)?;
             file.set_len(len_bytes).map_err(refuse)?;

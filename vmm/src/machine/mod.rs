@@ -39,7 +39,7 @@ use std::sync::Arc;
 use orlop_api::state::VmState;
 use tokio::sync::mpsc;
 
-use crate::jail::{Jail, JailPolicy};
+use crate::jail::{Jail, JailError, JailPolicy};
 use crate::kvm::KvmSource;
 use files::Files;
 use vcpu::Alarm;
@@ -63,8 +63,19 @@ pub struct Setup {
     pub jail: JailPolicy,
 }
 
+/// Why a process cannot hold a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot be confined.
+    #[error(transparent)]
+    Jail(#[from] JailError),
+    /// The host has no more threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
 /// Starts the machine's thread. The [`Driver`] must then be driven on the runtime that serves the [`Handle`]s.
-pub fn start(setup: Setup) -> std::io::Result<(Handle, Driver)> {
+pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
     let (events, console) = (EventLog::default(), Console::new(64 << 10));
     let (handle, mailbox) = handle::channel(events, console.clone());
     let (report, acts) = mpsc::unbounded_channel();
@@ -73,7 +84,7 @@ pub fn start(setup: Setup) -> std::io::Result<(Handle, Driver)> {
         let _ = report.send(act);
     }));
     let mut files = Files::new(setup.descriptors);
-    let jail = Arc::new(Jail::new(setup.jail));
+    let jail = Arc::new(Jail::new(setup.jail)?);
     let hands = hands::Hands {
         kvm: files.optional("kvm").map(KvmSource::Descriptor),
         allow_software_kvm: setup.allow_software_kvm,

@@ -9,8 +9,6 @@ use orlop_chipset::{
 };
 use orlop_firmware::layout::{ECAM_BYTES, ECAM_START};
 use orlop_pci::{Bdf, ConfigPorts, Ecam, PciRoot, host_bridge, lpc};
-use orlop_state::{Record, State, StateError};
-use serde::{Deserialize, Serialize};
 
 use super::console::Console;
 use super::plan::Plan;
@@ -38,18 +36,6 @@ pub struct Platform {
     rtc: Arc<Rtc>,
     reset_control: Arc<ResetControl>,
     config_ports: Arc<ConfigPorts>,
-}
-
-/// Saved state of the configuration ports (PCI 3.0 §3.2.2.3.2).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ConfigAddressState {
-    /// CONFIG_ADDRESS.
-    address: u32,
-}
-
-impl State for ConfigAddressState {
-    const KIND: &'static str = "pci-config-address";
-    const VERSION: u16 = 1;
 }
 
 /// The guest's serial output, on its way to the hub.
@@ -141,21 +127,6 @@ impl Platform {
         self.rtc.reset();
         self.reset_control.reset();
         self.config_ports.reset();
-    }
-
-    /// The state of the board without what is on the bus. No vCPU runs.
-    pub fn save(&self) -> Result<Vec<Record>, StateError> {
-        let mut records = Vec::new();
-        if let Some(serial) = &self.serial {
-            records.push(serial.save()?);
-        }
-        records.push(self.power.save()?);
-        records.push(self.timer.save()?);
-        records.push(self.rtc.save()?);
-        records.push(self.reset_control.save()?);
-        let address = ConfigAddressState { address: self.config_ports.save() };
-        records.push(Record::write("", &address)?);
-        Ok(records)
     }
 }
 

@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use orlop_bus::Bus;
@@ -82,14 +82,15 @@ enum Order {
     Reset(Option<EntryPoint>, SyncSender<Result<(), KvmError>>),
 }
 
-/// A vCPU thread as the rest of the machine sees it. The thread ends with the process.
+/// A vCPU thread as the rest of the machine sees it. Dropping it ends the thread, and waits for that.
 pub struct VcpuHandle {
-    orders: Sender<Order>,
+    /// `None` only while it is dropped.
+    orders: Option<Sender<Order>>,
     kicker: Arc<Kicker>,
     thread: VcpuThread,
     exits: Arc<ExitCounters>,
     apic_id: u32,
-    _join: JoinHandle<()>,
+    join: Option<JoinHandle<()>>,
 }
 
 /// What a vCPU thread works with.
@@ -128,19 +129,18 @@ impl VcpuHandle {
             .spawn(run)
             .map_err(failed)?;
         let thread = started.recv().map_err(|_| failed(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { orders, kicker, thread, exits, apic_id, _join: join })
+        Ok(Self { orders: Some(orders), kicker, thread, exits, apic_id, join: Some(join) })
     }
 
     /// Lets it run.
     pub fn run(&self) {
-        // Fails only when the thread has ended, and then the process is about to as well.
-        let _ = self.orders.send(Order::Run);
+        self.order(Order::Run);
     }
 
     /// Tells it to stand still; the receiver hears when it does.
     pub fn stop(&self) -> Receiver<()> {
         let (done, stopped) = sync_channel(1);
-        let _ = self.orders.send(Order::Stop(done));
+        self.order(Order::Stop(done));
         self.kicker.kick(self.thread);
         stopped
     }
@@ -149,8 +149,15 @@ impl VcpuHandle {
     pub fn reset(&self, entry: Option<EntryPoint>) -> Result<(), KvmError> {
         let (done, result) = sync_channel(1);
         let gone = || KvmError::Call { call: "reset of a vCPU", source: io::ErrorKind::BrokenPipe.into() };
-        self.orders.send(Order::Reset(entry, done)).map_err(|_| gone())?;
+        self.order(Order::Reset(entry, done));
         result.recv().map_err(|_| gone())?
+    }
+
+    /// Gives an order. A thread that is gone drops it, and whoever waits for its answer notices.
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+        }
     }
 
     /// The identifier of its local APIC.
@@ -166,6 +173,17 @@ impl VcpuHandle {
     /// What it counts.
     pub fn exits(&self) -> Arc<ExitCounters> {
         Arc::clone(&self.exits)
+    }
+}
+
+impl Drop for VcpuHandle {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.kicker.kick(self.thread);
+        if let Some(join) = self.join.take() {
+            // A thread that panicked has ended as well.
+            let _ = join.join();
+        }
     }
 }
 
@@ -258,20 +276,22 @@ impl Runner {
         // Cleared before the look: a kick that comes after it interrupts the next run.
         self.vcpu.clear_interrupt();
         let mut stop = false;
-        while let Ok(order) = self.orders.try_recv() {
-            match order {
-                Order::Run => {}
-                Order::Stop(done) => {
+        loop {
+            match self.orders.try_recv() {
+                Err(TryRecvError::Empty) => return stop,
+                // Nobody wants it any more.
+                Err(TryRecvError::Disconnected) => return true,
+                Ok(Order::Run) => {}
+                Ok(Order::Stop(done)) => {
                     self.vcpu.tell_paused();
                     stop = true;
                     let _ = done.send(());
                 }
-                Order::Reset(_, done) => {
+                Ok(Order::Reset(_, done)) => {
                     let source = io::ErrorKind::ResourceBusy.into();
                     let _ = done.send(Err(KvmError::Call { call: "reset of a running vCPU", source }));
                 }
             }
         }
-        stop
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use orlop_bus::{Bus, BusDevice};
 use orlop_firmware::layout::{MemoryLayout, PCI32};
@@ -36,7 +36,8 @@ struct Placed {
 
 /// The PCI windows of one machine.
 pub struct PciWindows {
-    memory: Arc<Bus>,
+    /// The bus holds the root, the root holds this: somebody has to let go.
+    memory: Weak<Bus>,
     vm: Arc<Vm>,
     layout: MemoryLayout,
     placed: Mutex<BTreeMap<u64, Placed>>,
@@ -45,7 +46,8 @@ pub struct PciWindows {
 
 impl PciWindows {
     /// Windows on `memory`, around the RAM of `layout`.
-    pub fn new(memory: Arc<Bus>, vm: Arc<Vm>, layout: MemoryLayout) -> Self {
+    pub fn new(memory: &Arc<Bus>, vm: Arc<Vm>, layout: MemoryLayout) -> Self {
+        let memory = Arc::downgrade(memory);
         Self { memory, vm, layout, placed: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
@@ -67,7 +69,7 @@ impl PciWindows {
         let window = Arc::new(BarWindow { function: Arc::clone(function), bar });
         // The lock covers both halves, so that two moves of BARs do not mix.
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.memory.insert(address, len, window).is_err() {
+        if self.memory.upgrade().is_none_or(|memory| memory.insert(address, len, window).is_err()) {
             return false;
         }
         // A doorbell that the kernel does not take still works, through the window.
@@ -97,7 +99,9 @@ impl Windows for PciWindows {
         if !ours {
             return;
         }
-        self.memory.remove(address);
+        if let Some(memory) = self.memory.upgrade() {
+            memory.remove(address);
+        }
         for (at, doorbell) in placed.remove(&address).into_iter().flat_map(|p| p.doorbells) {
             // It was added, so it can be taken away.
             let _ = self.vm.remove_doorbell(at, &*doorbell.event);

@@ -62,7 +62,7 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Socket {
@@ -84,7 +84,7 @@ impl Socket {
         })?;
         let file =
             SocketFile::of(path).map_err(|source| SocketError::Io { path: path.to_owned(), source })?;
-        Ok(Self { listener, _file: Some(file) })
+        Ok(Self { listener, file: Some(file) })
     }
 
     /// Takes over a socket that listens already; number `fd` is for messages.
@@ -97,7 +97,12 @@ impl Socket {
         }
         let listener = UnixListener::from(socket);
         listener.local_addr().map_err(refuse)?;
-        Ok(Self { listener, _file: None })
+        Ok(Self { listener, file: None })
+    }
+
+    /// Where its file is; none when it was passed in.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
     }
 
     /// The listener, non-blocking, for a tokio runtime; `self` keeps the file.
