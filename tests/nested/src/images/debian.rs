@@ -14,7 +14,6 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "ethtool",
     "fdisk",
-    "initramfs-tools",
     "iproute2",
     "iputils-ping",
     "less",
@@ -28,7 +27,9 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "systemd-resolved",
     "systemd-sysv",
+    "tiny-initramfs",
     "udev",
+    "xz-utils",
 ];
 
 /// What turns the packages into an image that boots quickly and is told who it is by cloud-init.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use orlop_nested::cache::{say, seconds};
-use orlop_nested::{Job, Node, NodeOptions};
+use orlop_nested::{Job, JobError, Node, NodeOptions, retried};
 
 /// Run a command in a node with real KVM, or a shell if none is named
 ///
@@ -109,11 +109,18 @@ fn job(arguments: &Arguments) -> Result<ExitCode> {
     let job = if shell { Job::new(["bash", "-i"]) } else { Job::new(arguments.command.clone()) };
     let terminal = (shell || arguments.terminal) && std::io::stdin().is_terminal();
     let attached = if arguments.fresh { None } else { Node::attached() };
+    let options = options(arguments.size);
     let code = match attached {
         Some(node) => node.attach(&job, terminal)?,
-        None => Node::start(&options(arguments.size))?.attach(&job, terminal)?,
+        // What somebody has typed cannot be typed again for them.
+        None if terminal => Node::start(&options)?.attach(&job, terminal)?,
+        None => retried(&options, is_the_nodes_fault, |node| Ok(node.attach(&job, terminal)?))?,
     };
     Ok(exit_code(code))
+}
+
+fn is_the_nodes_fault(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(JobError::is_the_nodes_fault)
 }
 
 /// Codes beyond a byte do not exist on Unix.
