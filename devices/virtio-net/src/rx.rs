@@ -183,7 +183,8 @@ impl Receiver {
     }
 
     /// Takes buffers off the ring until they hold `wanted` bytes, or one buffer where a frame may not span several.
-    fn take_buffers(&mut self, io: &mut QueueIo, port: &Port, wanted: usize) -> Result<(), Fault> {
+    /// False when no more can be taken: they are in too many pieces.
+    fn take_buffers(&mut self, io: &mut QueueIo, port: &Port, wanted: usize) -> Result<bool, Fault> {
         // A driver that hands in bad buffers forever must not hold the thread.
         for _ in 0..PIECES_MAX {
             if self.room >= wanted || !self.mergeable && !self.posted.is_empty() {
@@ -204,13 +205,13 @@ impl Receiver {
             }
             if too_many {
                 io.undo_pop(self.queue, &request);
-                break;
+                return Ok(false);
             }
             self.room = self.room.saturating_add(request.writable.len());
             self.posted.push_back(Posted { request, pieces: pieces.len() });
             self.pieces.0.extend(pieces);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Copies the rest of a frame into buffers that came after it.
@@ -221,11 +222,11 @@ impl Receiver {
         spilt: Spilt,
         offloads: u64,
     ) -> Result<Option<Round>, Fault> {
-        self.take_buffers(io, port, spilt.len)?;
+        let may_take_more = self.take_buffers(io, port, spilt.len)?;
         if self.room < spilt.len {
             // A driver whose whole ring is too small for the frame would wait for it forever.
             let taken = self.pieces.0.len().max(io.in_flight(self.queue));
-            if taken >= io.queue_size(self.queue).min(PIECES_MAX.saturating_sub(spilt.len / HEADER_BYTES)) {
+            if !may_take_more || taken >= io.queue_size(self.queue) {
                 self.spilt = None;
                 port.rx.failed();
                 return Ok(None);

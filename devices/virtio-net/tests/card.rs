@@ -85,6 +85,33 @@ fn a_frame_waits_for_the_buffers_that_it_needs() {
 }
 
 #[test]
+fn a_large_frame_is_pieced_together_from_whatever_buffers_come() {
+    let mut card = card();
+    card.driver.settle();
+    card.post_rx(3, 1526);
+    let sent = tso(10, 60_000, 1448);
+    card.wire.send(&sent).unwrap();
+    for (count, len) in [(1, 100), (5, 1526), (100, 12), (3, 4096), (40, 1526)] {
+        card.post_rx(count, len);
+    }
+    let (header, received) = card.receive();
+    assert!(received == sent[10..], "{} bytes came", received.len());
+    assert_eq!(header[..2], [1, 1]);
+    assert_eq!((card.counter("rx_errors"), card.counter("rx_drops")), (0, 0));
+}
+
+#[test]
+fn a_frame_in_too_many_pieces_is_dropped() {
+    let mut card = Card::start(Shape { queue_size: 1024, ..Shape::default() }, 0);
+    card.driver.settle();
+    card.post_rx(1024, 12);
+    card.wire.send(&tso(10, 60_000, 1448)).unwrap();
+    card.driver.wait_for("the frame to be dropped", || card.counter("rx_errors") == 1);
+    card.wire.send(&plain(10, &frame(&[2; 100]))).unwrap();
+    assert_eq!(card.receive().1, frame(&[2; 100]));
+}
+
+#[test]
 fn a_frame_longer_than_the_whole_ring_is_dropped_and_the_next_one_passes() {
     let mut card = Card::start(Shape { queue_size: 4, ..Shape::default() }, 0);
     card.post_rx(4, 1526);
