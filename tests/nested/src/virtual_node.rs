@@ -74,6 +74,7 @@ impl Virtual {
     pub(crate) fn start(options: &NodeOptions) -> Result<Self, StartError> {
         let runs = cache::directory().join("run");
         fs::create_dir_all(&runs).map_err(StartError::files(&runs))?;
+        remove_left_behind(&runs);
         let directory =
             tempfile::Builder::new().prefix("node-").tempdir_in(&runs).map_err(StartError::files(&runs))?;
         let run_dir = RunDir::new(directory.path().to_path_buf());
@@ -96,6 +97,18 @@ impl Virtual {
 impl Drop for Virtual {
     fn drop(&mut self) {
         end(&mut self.qemu);
+    }
+}
+
+/// Removes the directories of nodes whose process was killed: their sockets are there, and nobody listens.
+fn remove_left_behind(runs: &Path) {
+    let Ok(entries) = fs::read_dir(runs) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let refused = RunDir::new(path.clone()).connect("lifeline").err().map(|e| e.kind());
+        if refused == Some(io::ErrorKind::ConnectionRefused) {
+            // What stays costs disk space, and the next start tries again.
+            let _ = fs::remove_dir_all(path);
+        }
     }
 }
 
