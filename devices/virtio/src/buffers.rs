@@ -191,3 +191,114 @@ impl Buffers {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+    const WRITE: u16 = 2;
+
+    /// Two regions that touch at 64 KiB; every byte is the low one of its address.
+    fn ram() -> Arc<Ram> {
+        let regions = [(GuestAddress(0), 0x1_0000), (GuestAddress(0x1_0000), 0x1_0000)];
+        let ram = Ram::from_ranges(&regions).unwrap();
+        let bytes: Vec<u8> = (0..0x2_0000u32).map(|at| at as u8).collect();
+        ram.write_slice(&bytes, GuestAddress(0)).unwrap();
+        Arc::new(ram)
+    }
+
+    /// The buffers of a chain of `(address, length, flags)`, walked with `max_bytes`.
+    fn walk(parts: &[(u64, u32, u16)], max_bytes: usize) -> Result<(Buffers, Buffers), ChainError> {
+        let ram = ram();
+        for (index, (address, len, flags)) in parts.iter().enumerate() {
+            let next = u16::from(index + 1 < parts.len());
+            let (low, high) = (u64::from(*len), u64::from(flags | next) | (index as u64 + 1) << 16);
+            ram.write_obj([*address, low | high << 32], GuestAddress(16 * index as u64)).unwrap();
+        }
+        ram.write_obj([0u16, 1, 0], GuestAddress(0x800)).unwrap();
+        let mut queue = Queue::new(64).unwrap();
+        queue.try_set_avail_ring_address(GuestAddress(0x800)).unwrap();
+        queue.try_set_used_ring_address(GuestAddress(0xc00)).unwrap();
+        queue.try_set_desc_table_address(GuestAddress(0)).unwrap();
+        queue.set_ready(true);
+        let chain = queue.iter(&*ram).unwrap().next().unwrap();
+        Buffers::of_chain(&ram, chain, max_bytes)
+    }
+
+    fn readable(parts: &[(u64, u32, u16)]) -> Buffers {
+        walk(parts, CHAIN_MAX_BYTES).unwrap().0
+    }
+
+    fn bytes(buffers: &Buffers) -> Vec<u8> {
+        let mut bytes = vec![0; buffers.len()];
+        buffers.copy_to(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_buffer_across_regions_is_one_buffer_in_two_pieces() {
+        let buffers = readable(&[(0xfffe, 4, 0)]);
+        assert_eq!(
+            buffers.segments().map(|(at, len)| (at.0, len)).collect::<Vec<_>>(),
+            [(0xfffe, 2), (0x1_0000, 2)]
+        );
+        assert_eq!(bytes(&buffers), [0xfe, 0xff, 0, 1]);
+        assert_eq!(buffers.iovecs().unwrap().iter().map(|v| v.iov_len).collect::<Vec<_>>(), [2, 2]);
+        buffers.copy_from(&[9; 4]).unwrap();
+        assert_eq!(bytes(&buffers), [9; 4]);
+    }
+
+    #[test]
+    fn readable_and_writable_parts_are_told_apart() {
+        let (readable, writable) =
+            walk(&[(0x1000, 3, 0), (0x1010, 2, WRITE), (0x1020, 1, WRITE)], 8).unwrap();
+        assert_eq!((bytes(&readable), bytes(&writable)), (vec![0, 1, 2], vec![0x10, 0x11, 0x20]));
+        let wrong = walk(&[(0x1000, 3, WRITE), (0x1010, 2, 0)], 8);
+        assert_eq!(wrong.unwrap_err(), ChainError::Order);
+    }
+
+    #[test]
+    fn each_part_has_a_limit_of_its_own() {
+        assert!(walk(&[(0x1000, 8, 0), (0x1010, 8, WRITE)], 8).is_ok());
+        assert_eq!(walk(&[(0x1000, 8, 0), (0x1000, 1, 0)], 8).unwrap_err(), ChainError::TooLong);
+        assert_eq!(walk(&[(0, u32::MAX, WRITE)], CHAIN_MAX_BYTES).unwrap_err(), ChainError::TooLong);
+        assert_eq!(walk(&[(0x2_0000, 1, 0)], 8).unwrap_err(), ChainError::OutsideMemory);
+        assert_eq!(walk(&[(u64::MAX, 2, 0)], 8).unwrap_err(), ChainError::OutsideMemory);
+    }
+
+    #[test]
+    fn nothing_is_copied_where_there_is_too_little() {
+        let mut buffers = readable(&[(0x1000, 3, 0)]);
+        assert_eq!(buffers.copy_to(&mut [0; 4]), Err(ChainError::TooShort));
+        assert_eq!(buffers.copy_from(&[7; 4]), Err(ChainError::TooShort));
+        assert_eq!(buffers.split_to(4).unwrap_err(), ChainError::TooShort);
+        assert_eq!(buffers.split_off_last(4).unwrap_err(), ChainError::TooShort);
+        assert_eq!(bytes(&buffers), [0, 1, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_keeps_every_byte_in_its_place(
+            parts in prop::collection::vec((0x1000u64..0x1_f000, 0u32..200), 1..20),
+            cut in any::<prop::sample::Index>(),
+            from_the_end: bool,
+        ) {
+            let parts: Vec<_> = parts.into_iter().map(|(at, len)| (at, len, 0)).collect();
+            let mut rest = readable(&parts);
+            let whole = bytes(&rest);
+            let at = cut.index(whole.len() + 1);
+            let (head, tail) = if from_the_end {
+                let tail = rest.split_off_last(whole.len() - at).unwrap();
+                (rest, tail)
+            } else {
+                let head = rest.split_to(at).unwrap();
+                (head, rest)
+            };
+            prop_assert_eq!((head.len(), tail.len()), (at, whole.len() - at));
+            prop_assert_eq!([bytes(&head), bytes(&tail)].concat(), whole);
+            prop_assert!(head.segments().chain(tail.segments()).all(|(_, len)| len > 0));
+        }
+    }
+}

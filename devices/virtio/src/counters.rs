@@ -26,6 +26,8 @@ pub struct Inspection {
     pub device_type: DeviceType,
     /// Device status as the driver reads it (virtio 1.3 §2.1).
     pub status: u8,
+    /// The features that the device has.
+    pub offered: u64,
     /// The features that the driver accepted.
     pub features: u64,
     /// Whether its threads serve queues now.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use orlop_pci::Function;
 use orlop_state::{Record, State, StateError};
-use orlop_virtio::conformance::{Driver, Fixture};
+use orlop_virtio::conformance::{Descriptor, Driver, Fixture};
 use orlop_virtio::{
     Backend, BuildError, Device, DeviceType, Fault, Parts, Platform, QueueIo, QueueSet, Ram, VirtioPci,
 };
@@ -76,7 +76,11 @@ impl Backend for Inverter {
     fn kick(&mut self, io: &mut QueueIo, queue: usize) -> Result<(), Fault> {
         loop {
             io.disable_notification(queue)?;
+            let mut batch = Vec::new();
             while let Some(request) = io.pop(queue)? {
+                batch.push(request);
+            }
+            for request in batch {
                 let len = request.readable.len().min(request.writable.len());
                 let mut bytes = vec![0; len];
                 request.readable.copy_to(&mut bytes).map_err(|_| Fault("unreadable"))?;
@@ -167,13 +171,46 @@ fn a_fault_is_told_to_whoever_asked() {
         count.fetch_add(1, SeqCst);
     }));
     driver.start();
-    driver.post_chain(
-        0,
-        &[orlop_virtio::conformance::Descriptor { address: u64::MAX, len: 1, ..Default::default() }],
-    );
+    driver.post_chain(0, &[Descriptor { address: u64::MAX, len: 1, ..Default::default() }]);
     driver.kick(0);
     driver.wait_for("a fault", || told.load(SeqCst) == 1);
     assert!(driver.is_broken());
+}
+
+#[test]
+fn a_head_that_is_in_flight_cannot_come_again() {
+    let mut driver = Driver::new(parts());
+    driver.start();
+    let head = driver.post(0, &[1], 1);
+    driver.offer(0, head);
+    driver.kick(0);
+    driver.wait_for("a fault", || driver.is_broken());
+    assert!(driver.poll(0).is_none(), "the request was answered all the same");
+}
+
+#[test]
+fn a_chain_without_an_end_needs_a_reset() {
+    let mut driver = Driver::new(parts());
+    let bad = |flags, next, len| Descriptor { address: 0x2000, len, flags, next };
+    let cases = [
+        ("a loop", bad(Descriptor::NEXT, 0, 1)),
+        ("a next entry outside the table", bad(Descriptor::NEXT, 8, 1)),
+        ("an indirect table of zeroes that ends too late", bad(Descriptor::INDIRECT, 0, 17)),
+        ("an empty indirect table", bad(Descriptor::INDIRECT, 0, 0)),
+        ("an indirect table in an indirect table", bad(Descriptor::INDIRECT, 0, 16)),
+    ];
+    for (name, last) in cases {
+        driver.reset();
+        driver.start();
+        let inner = Descriptor { address: 0x2000, len: 16, flags: Descriptor::INDIRECT, next: 0 };
+        vm_memory::Bytes::write_slice(&*driver.ram, &inner.bytes(), vm_memory::GuestAddress(0x2000)).unwrap();
+        driver.post_chain(0, &[last]);
+        driver.kick(0);
+        driver.wait_for(name, || driver.is_broken());
+    }
+    driver.reset();
+    driver.start();
+    io(&mut driver);
 }
 
 struct Nobody;

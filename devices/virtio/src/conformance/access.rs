@@ -152,6 +152,20 @@ pub fn the_access_capability_reaches_only_the_bar(make: Make<'_>) {
     point(0, common as u32 + 0x14, 1);
     driver.set_config(at + 16, &[1]);
     assert_eq!(driver.status(), 1);
+    // What it must not reach, each time with the status register in reach.
+    let status = common as u32 + 0x14;
+    for (bar, offset, len) in [
+        (1, status, 1),
+        (255, status, 1),
+        (0, status - 1, 2),
+        (0, status - 2, 4),
+        (0, status, 3),
+        (0, status, 8),
+    ] {
+        point(bar, offset, len);
+        driver.set_config(at + 16, &[0; 4]);
+        assert_eq!(driver.status(), 1, "{len} bytes at {offset:#x} of BAR {bar}");
+    }
     let end = layout::BAR_BYTES as u32;
     let bars = [0, 1, 5, 255];
     let offsets = [0, 1, 2, 3, 0x14, end - 1, end - 2, end - 4, end, u32::MAX, u32::MAX - 3];

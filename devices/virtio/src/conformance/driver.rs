@@ -1,6 +1,8 @@
 //! A guest's driver: it knows the device only through configuration space, BAR and rings.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use orlop_pci::{Bdf, Function, PciRoot, Windows};
@@ -85,6 +87,8 @@ pub struct Driver {
     root: Arc<PciRoot>,
     rings: Vec<Ring>,
     next_buffer: u64,
+    /// Told instead of the device when the next notification is made.
+    interceptor: RefCell<Option<Sender<()>>>,
 }
 
 impl Driver {
@@ -94,7 +98,15 @@ impl Driver {
         let ram = Arc::new(Ram::from_ranges(&regions).unwrap());
         let messages = Arc::new(Messages::default());
         let (function, root) = plug(parts, &ram, &messages);
-        Self { function, ram, messages, root, rings: Vec::new(), next_buffer: BUFFERS }
+        Self {
+            function,
+            ram,
+            messages,
+            root,
+            rings: Vec::new(),
+            next_buffer: BUFFERS,
+            interceptor: RefCell::default(),
+        }
     }
 
     /// The same guest with another device in the place of this one, as after a restore: rings and buffers go on.
@@ -323,8 +335,24 @@ impl Driver {
         self.post_chain(queue, &parts)
     }
 
+    /// The next notification does not reach the device, as if it had come right before a pause and been lost in it;
+    /// the receiver hears of it. Dropping the receiver lets notifications pass again.
+    pub fn intercept_kick(&self) -> Receiver<()> {
+        let (sender, receiver) = channel();
+        self.interceptor.replace(Some(sender));
+        receiver
+    }
+
+    /// Makes `head` available on `queue` whether or not the device has it.
+    pub fn offer(&mut self, queue: u16, head: u16) {
+        self.rings[usize::from(queue)].offer(&self.ram, head);
+    }
+
     /// Notifies the device about `queue`.
     pub fn kick(&self, queue: u16) {
+        if self.interceptor.take().is_some_and(|interceptor| interceptor.send(()).is_ok()) {
+            return;
+        }
         let (notify, _) = self.structure(2);
         self.select(queue);
         let off = u64::from(u16::from_le_bytes(self.common(0x1e)));

@@ -171,47 +171,52 @@ pub fn rings_that_cannot_be_need_a_reset(make: Make<'_>) {
 
 /// A used ring that overlaps the available ring makes the device feed itself: it must still hear a stop.
 pub fn rings_that_overlap_do_not_keep_the_thread(make: Make<'_>) {
-    const AVAIL: u64 = 0x1_0000;
     let mut bench = Bench::power_on(make);
     let all = bench.driver.offered();
     for features in [all, all & !(1 << 29)] {
-        for distance in (0..64).step_by(4) {
-            bench.driver.reset();
-            bench.driver.agree(features);
-            // Whatever head the rings show by accident, it is a request.
-            for at in (0..0x1_0000).step_by(16) {
-                let flags = if at & 16 == 0 { Descriptor::NEXT } else { Descriptor::WRITE };
-                let request = entry(0x2_0000, 64, flags, (at / 16) as u16 | 1);
-                bench.driver.ram.write_slice(&request.bytes(), GuestAddress(at)).unwrap();
+        for avail in [OVERLAP, OVERLAP + 2] {
+            for used in (OVERLAP - 32..OVERLAP + 32).step_by(4) {
+                bench.driver.reset();
+                bench.driver.agree(features);
+                overlap(&bench.driver, avail, used);
+                bench.driver.set_status(0xf);
+                let function = bench.driver.function.clone();
+                let (done, is_done) = std::sync::mpsc::channel();
+                std::thread::spawn(move || {
+                    function.pause();
+                    function.resume();
+                    function.pause();
+                    done.send(())
+                });
+                let stopped = is_done.recv_timeout(std::time::Duration::from_secs(20));
+                assert!(stopped.is_ok(), "the device does not stop: rings at {avail:#x} and {used:#x}");
+                bench.driver.function.resume();
             }
-            bench.driver.ram.write_slice(&[0; 0x1000], GuestAddress(AVAIL - 0x800)).unwrap();
-            bench.driver.ram.write_obj(1u16, GuestAddress(AVAIL + 2)).unwrap();
-            for queue in 0..bench.driver.queue_count() {
-                bench.driver.select(queue);
-                let used = AVAIL + 32 - distance;
-                for (field, value) in [(0x18, 8), (0x20, 0), (0x28, AVAIL), (0x30, used), (0x1c, 1)] {
-                    let width = if field < 0x20 { 2 } else { 8 };
-                    bench.driver.set_common(field, &value.to_le_bytes()[..width]);
-                }
-            }
-            bench.driver.set_status(0xf);
-            let function = bench.driver.function.clone();
-            let (done, is_done) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                function.pause();
-                function.resume();
-                function.pause();
-                done.send(())
-            });
-            let stopped = is_done.recv_timeout(std::time::Duration::from_secs(20));
-            assert!(
-                stopped.is_ok(),
-                "the device does not stop: used ring at {distance} before the other's end"
-            );
-            bench.driver.function.resume();
         }
     }
     bench.works();
+}
+
+/// Near where the rings overlap.
+const OVERLAP: u64 = 0x1_0000;
+
+/// Enables every queue with 8 entries, its rings at `avail` and `used`, and one request available. Whatever head the
+/// rings show by accident is a request, too.
+fn overlap(driver: &Driver, avail: u64, used: u64) {
+    for head in 0..0x800u64 {
+        let flags = if head & 1 == 0 { Descriptor::NEXT } else { Descriptor::WRITE };
+        let request = entry(0x2_0000, 64, flags, head as u16 | 1);
+        driver.ram.write_slice(&request.bytes(), GuestAddress(head * 16)).unwrap();
+    }
+    driver.ram.write_slice(&[0; 0x1000], GuestAddress(OVERLAP - 0x800)).unwrap();
+    driver.ram.write_obj(1u16, GuestAddress(avail + 2)).unwrap();
+    for queue in 0..driver.queue_count() {
+        driver.select(queue);
+        for (field, value) in [(0x18, 8), (0x20, 0), (0x28, avail), (0x30, used), (0x1c, 1)] {
+            let width = if field < 0x20 { 2 } else { 8 };
+            driver.set_common(field, &value.to_le_bytes()[..width]);
+        }
+    }
 }
 
 /// A device that needs a reset ignores kicks, pauses, resumes, saves and restores, until the reset comes.

@@ -173,6 +173,25 @@ pub fn pause_and_resume_lose_no_request(make: Make<'_>) {
     assert_eq!(bench.driver.function.inspect().faults, 0);
 }
 
+/// A notification that a pause swallows is made up for: a resume looks at every queue.
+pub fn a_resume_looks_at_every_queue(make: Make<'_>) {
+    let mut bench = Bench::ready(make);
+    bench.io();
+    for _ in 0..3 {
+        let function = bench.driver.function.clone();
+        function.pause();
+        let swallowed = bench.driver.intercept_kick();
+        let resumed = std::thread::spawn(move || {
+            // A request may begin with something that only a running device does.
+            let _ = swallowed.recv_timeout(std::time::Duration::from_secs(1));
+            drop(swallowed);
+            function.resume();
+        });
+        bench.io();
+        resumed.join().unwrap();
+    }
+}
+
 /// A driver, or several vCPUs, that notify without end do not keep the device from its work.
 pub fn a_flood_of_kicks_leaves_the_device_alive(make: Make<'_>) {
     let mut bench = Bench::ready(make);

@@ -125,6 +125,7 @@ macro_rules! conformance_suite {
             requests_are_served
             stop_returns_the_queues_and_nothing_touches_memory_afterwards
             pause_and_resume_lose_no_request
+            a_resume_looks_at_every_queue
             save_restore_save_gives_the_same_bytes_and_io_goes_on
             a_state_is_saved_and_restored_in_every_status
             a_mutated_state_is_refused_or_gives_a_working_device

@@ -172,6 +172,7 @@ impl VirtioPci {
         Inspection {
             device_type: self.device_type,
             status: self.status(&inner),
+            offered: inner.registers.offered,
             features: inner.registers.driver_features,
             serving: inner.serving,
             faults: self.signals.faults(),

@@ -226,3 +226,90 @@ fn write_address(address: &mut u64, offset: u64, len: usize, value: u64) {
         _ => *address & low | value << 32,
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK;
+
+    fn registers() -> Registers {
+        Registers::new(F_VERSION_1 | 0b101, &[256, 8])
+    }
+
+    fn shown() -> Shown {
+        Shown { config_vector: 7, queue_vector: 9, needs_reset: true, generation: 3 }
+    }
+
+    /// After `features` were accepted.
+    fn agreed(features: u64) -> Registers {
+        let mut registers = registers();
+        registers.write(0x14, &[ACKNOWLEDGE | DRIVER]);
+        for (select, word) in [(0u32, features as u32), (1, (features >> 32) as u32)] {
+            registers.write(0x08, &select.to_le_bytes());
+            registers.write(0x0c, &word.to_le_bytes());
+        }
+        registers.write(0x14, &[READY]);
+        registers
+    }
+
+    #[test]
+    fn the_image_has_every_field_in_its_place() {
+        let mut registers = agreed(F_VERSION_1 | 1);
+        registers.write(0x16, &[1, 0]);
+        registers.write(0x18, &[4, 0]);
+        registers.write(0x20, &0x1122_3344_5566_7788u64.to_le_bytes());
+        registers.write(0x2c, &5u32.to_le_bytes());
+        registers.write(0x28, &6u32.to_le_bytes());
+        registers.write(0x30, &8u64.to_le_bytes());
+        registers.write(0x1c, &[1, 0]);
+        let image = registers.image(&shown());
+        assert_eq!(image.len(), 0x3c);
+        assert_eq!(image[..4], [0; 4]);
+        assert_eq!(image[4..8], 0b101u32.to_le_bytes());
+        assert_eq!(image[8..16], (1u64 | 1 << 32).to_le_bytes(), "select, then the upper half");
+        assert_eq!(image[16..24], [7, 0, 2, 0, READY | NEEDS_RESET, 3, 1, 0]);
+        assert_eq!(image[24..32], [4, 0, 9, 0, 1, 0, 1, 0]);
+        assert_eq!(image[32..40], 0x1122_3344_5566_7788u64.to_le_bytes());
+        assert_eq!(image[40..48], (6u64 | 5 << 32).to_le_bytes());
+        assert_eq!(image[48..56], 8u64.to_le_bytes());
+    }
+
+    #[test]
+    fn bits_of_the_status_are_gained_in_their_order() {
+        let mut registers = agreed(F_VERSION_1);
+        let ready = Action::Status { negotiated: false, ready: true };
+        assert_eq!(registers.write(0x14, &[READY | DRIVER_OK]), ready);
+        assert_eq!(registers.write(0x14, &[ACKNOWLEDGE]), Action::Status { negotiated: false, ready: false });
+        assert_eq!(registers.status, READY | DRIVER_OK, "bits are lost only by a reset");
+        registers.write(0x14, &[NEEDS_RESET]);
+        assert_eq!(registers.status & NEEDS_RESET, 0, "a driver cannot set it");
+        assert_eq!(registers.write(0x14, &[0]), Action::Reset);
+        let mut fresh = self::registers();
+        fresh.write(0x14, &[DRIVER_OK | FEATURES_OK | DRIVER]);
+        assert_eq!(fresh.status, 0, "nothing without acknowledging");
+    }
+
+    #[test]
+    fn a_queue_that_is_enabled_cannot_be_disabled_or_moved() {
+        let mut registers = agreed(F_VERSION_1);
+        for junk in [0u16, 2, u16::MAX] {
+            registers.write(0x1c, &junk.to_le_bytes());
+            assert!(!registers.queues[0].ready, "only 1 enables");
+        }
+        registers.write(0x1c, &[1, 0]);
+        let enabled = registers.clone();
+        for (offset, data) in [(0x1c, &[0, 0][..]), (0x18, &[2, 0]), (0x20, &[0xff; 8]), (0x28, &[0xff; 4])] {
+            registers.write(offset, data);
+        }
+        assert_eq!(registers, enabled);
+    }
+
+    #[test]
+    fn reset_gives_what_was_there_at_first() {
+        let mut registers = agreed(F_VERSION_1 | 4);
+        registers.write(0x1c, &[1, 0]);
+        registers.reset();
+        assert_eq!(registers, self::registers());
+    }
+}

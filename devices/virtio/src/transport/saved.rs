@@ -145,3 +145,95 @@ impl TransportState {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+
+    fn own() -> Registers {
+        Registers::new(F_VERSION_1 | 1, &[256])
+    }
+
+    /// A device that served 5 requests.
+    fn state() -> TransportState {
+        let queue = QueueState {
+            size: 128,
+            ready: true,
+            vector: 1,
+            desc: 0x1000,
+            avail: 0x2000,
+            used: 0x3000,
+            next_avail: 5,
+            next_used: 5,
+        };
+        TransportState {
+            device_type: 4,
+            config: ConfigState { bytes: Vec::new() },
+            msix: MsixState { vectors: Vec::new() },
+            status: READY,
+            isr: 1,
+            generation: 9,
+            device_feature_select: 1,
+            driver_feature_select: 1,
+            driver_features: F_VERSION_1,
+            queue_select: 77,
+            config_vector: 0,
+            queues: vec![queue],
+        }
+    }
+
+    #[test]
+    fn a_good_state_becomes_the_registers() {
+        let registers = state().registers(&own()).unwrap();
+        assert_eq!((registers.status, registers.queue_select), (READY, 77));
+        let queue = &registers.queues[0];
+        assert_eq!((queue.size, queue.max_size, queue.ready), (128, 256, true));
+        assert_eq!((queue.desc, queue.avail, queue.used), (0x1000, 0x2000, 0x3000));
+        assert_eq!((queue.next_avail, queue.next_used), (5, 5));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        type Change = fn(&mut TransportState);
+        let cases: &[(&str, Change)] = &[
+            ("an unknown status bit", |s| s.status |= 16),
+            ("DRIVER without ACKNOWLEDGE", |s| s.status = DRIVER),
+            ("DRIVER_OK without FEATURES_OK", |s| s.status = ACKNOWLEDGE | DRIVER | DRIVER_OK),
+            ("broken before it was ready", |s| s.status = NEEDS_RESET | ACKNOWLEDGE),
+            ("a feature that is not offered", |s| s.driver_features |= 2),
+            ("no VERSION_1", |s| s.driver_features = 1),
+            ("features without a driver", |s| {
+                s.status = ACKNOWLEDGE;
+                s.queues[0] = QueueState { ready: false, next_avail: 0, next_used: 0, ..s.queues[0].clone() };
+            }),
+            ("an unknown ISR bit", |s| s.isr = 4),
+            ("a queue too few", |s| s.queues.clear()),
+            ("a queue too many", |s| s.queues.push(s.queues[0].clone())),
+            ("a size of zero", |s| s.queues[0].size = 0),
+            ("an odd size", |s| s.queues[0].size = 100),
+            ("a size too large", |s| s.queues[0].size = 512),
+            ("an enabled queue without features", |s| {
+                s.status = ACKNOWLEDGE | DRIVER;
+                (s.queues[0].next_avail, s.queues[0].next_used) = (0, 0);
+            }),
+            ("a position in a queue that never ran", |s| s.queues[0].ready = false),
+            ("requests in flight", |s| s.queues[0].next_avail = 6),
+        ];
+        for (name, change) in cases {
+            let mut bad = state();
+            change(&mut bad);
+            assert!(bad.registers(&own()).is_err(), "{name} was taken");
+        }
+    }
+
+    #[test]
+    fn a_broken_device_may_have_requests_in_flight() {
+        let mut broken = state();
+        broken.status |= NEEDS_RESET;
+        broken.queues[0].next_avail = 6;
+        assert_eq!(broken.registers(&own()).unwrap().status, READY, "the fault is kept elsewhere");
+        assert!(broken.broken());
+    }
+}
