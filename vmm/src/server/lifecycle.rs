@@ -1,8 +1,7 @@
 //! What changes the machine: its life from creation to shutdown, balloon and cables.
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use orlop_api::config::VmConfig;
 use orlop_api::control::{BalloonTarget, LinkState};
@@ -13,6 +12,7 @@ use utoipa::IntoParams;
 
 use super::Api;
 use super::body::Body;
+use super::params::{InPath, InQuery};
 use super::refused::Refused;
 
 /// What may follow `/vm` in `PUT /vm`.
@@ -54,10 +54,9 @@ pub(super) async fn info(State(api): State<Api>) -> Result<Json<VmInfo>, Refused
 ))]
 pub(super) async fn create(
     State(api): State<Api>,
-    query: Result<Query<CreateQuery>, QueryRejection>,
+    InQuery(CreateQuery { boot }): InQuery<CreateQuery>,
     Body(config): Body<VmConfig>,
 ) -> Result<(StatusCode, Json<VmInfo>), Refused> {
-    let Query(CreateQuery { boot }) = query?;
     api.handle.create(config, boot).await?;
     Ok((StatusCode::CREATED, Json(api.handle.info().await?)))
 }
@@ -137,7 +136,9 @@ pub(super) async fn shutdown(State(api): State<Api>) -> Result<StatusCode, Refus
     (status = 204, description = "The guest was told"),
     (status = 400, description = "The body is not a balloon target", body = Problem,
         content_type = "application/problem+json"),
-    (status = 409, description = "There is no balloon, or the state does not allow it", body = Problem,
+    (status = 404, description = "The machine has no balloon", body = Problem,
+        content_type = "application/problem+json"),
+    (status = 409, description = "The state does not allow it", body = Problem,
         content_type = "application/problem+json"),
     (status = 415, description = "The body is not declared as JSON", body = Problem,
         content_type = "application/problem+json"),
@@ -171,10 +172,9 @@ pub(super) async fn set_balloon(
     ))]
 pub(super) async fn set_link(
     State(api): State<Api>,
-    id: Result<Path<String>, PathRejection>,
+    InPath(id): InPath<String>,
     Body(LinkState { up }): Body<LinkState>,
 ) -> Result<StatusCode, Refused> {
-    let Path(id) = id?;
     api.handle.set_link(&id, up).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,6 +16,7 @@ mod events;
 mod inspect;
 mod lifecycle;
 mod metrics;
+mod params;
 mod refused;
 mod socket;
 

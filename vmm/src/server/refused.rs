@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::Request;
-use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -43,18 +42,6 @@ fn blame(problem: Problem, field: Option<String>) -> Problem {
     match field {
         Some(field) => problem.with_field(field),
         None => problem,
-    }
-}
-
-impl From<QueryRejection> for Refused {
-    fn from(rejection: QueryRejection) -> Self {
-        Problem::new(Reason::BadRequest, rejection.body_text()).into()
-    }
-}
-
-impl From<PathRejection> for Refused {
-    fn from(rejection: PathRejection) -> Self {
-        Problem::new(Reason::BadRequest, rejection.body_text()).into()
     }
 }
 

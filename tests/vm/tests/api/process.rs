@@ -23,7 +23,7 @@ impl Vmm {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("api.sock");
-        let child = serve(&socket).spawn().expect("the program was built with this test");
+        let child = serve(&socket).spawn().expect("the product was built before the tests");
         let vmm = Self { child, directory, socket };
         vmm.client().wait_ready(DEADLINE).await.expect("it answers");
         vmm
@@ -74,14 +74,14 @@ impl Drop for Vmm {
 
 /// `orlop-vmm serve` on `socket`.
 pub fn serve(socket: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orlop-vmm"));
-    command.arg("serve").arg("--api-socket").arg(socket).stdin(Stdio::null());
+    let mut command = Command::new(orlop_kit::vmm());
+    command.args(["serve", "--api-socket"]).arg(socket).stdin(Stdio::null());
     command
 }
 
 /// `orlop-vmm api`, speaking to the VMM on `socket`.
 pub fn api(socket: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orlop-vmm"));
+    let mut command = Command::new(orlop_kit::vmm());
     command.arg("api").args(arguments).env("ORLOP_API_SOCKET", socket).stdin(Stdio::null());
     command
 }
