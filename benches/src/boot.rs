@@ -24,6 +24,6 @@ pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Vec<Row>> {
 }
 
 fn once(setup: &Setup, vmm: Vmm) -> anyhow::Result<f64> {
-    let mut guest = Guest::start(vmm.command(setup, "")?)?;
+    let mut guest = Guest::start(vmm.command(setup, None)?)?;
     Ok(guest.wait_for(READY)?.as_secs_f64())
 }

@@ -63,7 +63,7 @@ pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Found> {
 }
 
 fn count(setup: &Setup) -> anyhow::Result<Exits> {
-    let mut guest = Guest::start(Vmm::Orlop.command(setup, "orlop.run=\"sleep 1000\"")?)?;
+    let mut guest = Guest::start(Vmm::Orlop.command(setup, None)?)?;
     guest.wait_for(READY)?;
     let client = orlop_client::Client::new(api_socket(setup));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -76,7 +76,7 @@ fn count(setup: &Setup) -> anyhow::Result<Exits> {
 }
 
 fn count_bare(setup: &Setup) -> anyhow::Result<f64> {
-    let mut command = Vmm::BareKvm.command(setup, "")?;
+    let mut command = Vmm::BareKvm.command(setup, None)?;
     let output =
         command.arg(READY).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -44,9 +44,9 @@ pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> any
 
 fn once(setup: &Setup, vmm: Vmm, block_runs: usize, net_runs: usize) -> anyhow::Result<Series> {
     let script = format!(
-        "orlop.run=\"ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up; bench-load /dev/vda {block_runs}\""
+        "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up; bench-load /dev/vda {block_runs}"
     );
-    let mut guest = Guest::start(vmm.command(setup, &script)?)?;
+    let mut guest = Guest::start(vmm.command(setup, Some(&script))?)?;
     guest.wait_for(DONE)?;
     let mut series = results(guest.said());
     for _ in 0..net_runs {

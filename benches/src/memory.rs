@@ -23,7 +23,7 @@ pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Vec<Row>> {
 }
 
 fn once(setup: &Setup, vmm: Vmm) -> anyhow::Result<f64> {
-    let mut guest = Guest::start(vmm.command(setup, "")?)?;
+    let mut guest = Guest::start(vmm.command(setup, None)?)?;
     guest.wait_for(COMMANDS)?;
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", guest.process_id()))?;
     Ok(beside_guest_kib(&smaps, MEMORY_MIB << 10)? as f64 / 1024.0)

@@ -28,8 +28,10 @@ pub struct Setup {
     pub bare_kvm: PathBuf,
     /// The kernel, an ELF image.
     pub kernel: PathBuf,
-    /// The initramfs with the load generator in it.
+    /// The initramfs.
     pub initramfs: PathBuf,
+    /// The same with the load generator in it.
+    pub load_initramfs: PathBuf,
     /// A raw disk that the guest may write.
     pub disk: PathBuf,
     /// The tap device, up, with [`HOST_ADDRESS`].
@@ -57,13 +59,15 @@ impl Setup {
             Some(path) => PathBuf::from(path),
             None => beside("orlop-vmm")?,
         };
-        let initramfs = directory.path().join("initramfs.cpio");
-        overlay::extend(&images.join("initramfs.cpio"), &beside("bench-load")?, &initramfs)?;
+        let initramfs = images.join("initramfs.cpio");
+        let load_initramfs = directory.path().join("initramfs.cpio");
+        overlay::extend(&initramfs, &beside("bench-load")?, &load_initramfs)?;
         Ok(Self {
             vmm,
             bare_kvm: beside("bare-kvm")?,
             kernel: images.join("vmlinux"),
             initramfs,
+            load_initramfs,
             disk: make_disk(directory.path())?,
             tap: Tap::new("orlopbench0")?,
             directory,

@@ -1,6 +1,6 @@
 //! The machines under test, with the same guest and comparable devices.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
@@ -35,25 +35,29 @@ impl Vmm {
         }
     }
 
-    /// The command that starts a guest with `cmdline` behind [`CMDLINE`], its serial port on standard output.
-    pub fn command(self, setup: &Setup, cmdline: &str) -> anyhow::Result<Command> {
-        let cmdline = format!("{CMDLINE} {cmdline}");
+    /// The command that starts the guest, its serial port on standard output. With a `script` the guest runs that, with the
+    /// load generator at hand; otherwise it waits for commands.
+    pub fn command(self, setup: &Setup, script: Option<&str>) -> anyhow::Result<Command> {
+        let guest = match script {
+            None => Guest { initramfs: &setup.initramfs, cmdline: CMDLINE.to_owned() },
+            Some(script) => Guest {
+                initramfs: &setup.load_initramfs,
+                cmdline: format!("{CMDLINE} orlop.run=\"{script}\""),
+            },
+        };
         match self {
-            Self::Orlop => orlop(setup, cmdline.trim()),
-            Self::QemuMicrovm => Ok(qemu_microvm(setup, cmdline.trim())),
-            Self::QemuQ35 => Ok(qemu_q35(setup, cmdline.trim())),
-            Self::BareKvm => {
-                let mut command = Command::new(&setup.bare_kvm);
-                command
-                    .arg(&setup.kernel)
-                    .arg(&setup.initramfs)
-                    .arg(cmdline.trim())
-                    .arg(MEMORY_MIB.to_string());
-                command.stderr(Stdio::null());
-                Ok(command)
-            }
+            Self::Orlop => orlop(setup, &guest),
+            Self::QemuMicrovm => Ok(qemu_microvm(setup, &guest)),
+            Self::QemuQ35 => Ok(qemu_q35(setup, &guest)),
+            Self::BareKvm => Ok(bare_kvm(setup, &guest)),
         }
     }
+}
+
+/// What is booted.
+struct Guest<'a> {
+    initramfs: &'a Path,
+    cmdline: String,
 }
 
 /// Where our API listens.
@@ -62,14 +66,14 @@ pub fn api_socket(setup: &Setup) -> PathBuf {
 }
 
 /// Our configuration of the machine under test.
-pub fn config(setup: &Setup, cmdline: &str) -> Value {
+fn config(setup: &Setup, guest: &Guest) -> Value {
     json!({
         "name": "bench",
         "memory": { "size_bytes": MEMORY_MIB << 20 },
         "boot": { "kernel": {
             "kernel": { "path": setup.kernel },
-            "initramfs": { "path": setup.initramfs },
-            "cmdline": cmdline,
+            "initramfs": { "path": guest.initramfs },
+            "cmdline": guest.cmdline,
         } },
         "disks": [{ "id": "disk0", "source": { "path": setup.disk }, "direct": true }],
         "nets": [{ "id": "net0", "tap": { "name": setup.tap.name }, "mac": GUEST_MAC }],
@@ -77,15 +81,22 @@ pub fn config(setup: &Setup, cmdline: &str) -> Value {
     })
 }
 
-fn orlop(setup: &Setup, cmdline: &str) -> anyhow::Result<Command> {
+fn orlop(setup: &Setup, guest: &Guest) -> anyhow::Result<Command> {
     let file = setup.directory.path().join("vm.json");
-    std::fs::write(&file, config(setup, cmdline).to_string()).context("cannot write the configuration")?;
+    std::fs::write(&file, config(setup, guest).to_string()).context("cannot write the configuration")?;
     let mut command = Command::new(&setup.vmm);
     command.arg("run").arg("--config").arg(file).arg("--api-socket").arg(api_socket(setup));
     Ok(command)
 }
 
-fn qemu(setup: &Setup, machine: &str, cmdline: &str) -> Command {
+fn bare_kvm(setup: &Setup, guest: &Guest) -> Command {
+    let mut command = Command::new(&setup.bare_kvm);
+    command.arg(&setup.kernel).arg(guest.initramfs).arg(&guest.cmdline).arg(MEMORY_MIB.to_string());
+    command.stderr(Stdio::null());
+    command
+}
+
+fn qemu(setup: &Setup, machine: &str, guest: &Guest) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-M", machine, "-cpu", "host", "-smp", "1", "-m", &MEMORY_MIB.to_string()])
@@ -93,8 +104,8 @@ fn qemu(setup: &Setup, machine: &str, cmdline: &str) -> Command {
         .arg("-kernel")
         .arg(&setup.kernel)
         .arg("-initrd")
-        .arg(&setup.initramfs)
-        .args(["-append", cmdline])
+        .arg(guest.initramfs)
+        .args(["-append", &guest.cmdline])
         .args(["-object", "iothread,id=io0"])
         .arg("-blockdev")
         .arg(format!(
@@ -104,9 +115,9 @@ fn qemu(setup: &Setup, machine: &str, cmdline: &str) -> Command {
     command
 }
 
-fn qemu_microvm(setup: &Setup, cmdline: &str) -> Command {
+fn qemu_microvm(setup: &Setup, guest: &Guest) -> Command {
     let machine = "microvm,accel=kvm,isa-serial=on,rtc=on";
-    let mut command = qemu(setup, machine, cmdline);
+    let mut command = qemu(setup, machine, guest);
     command
         .args(["-device", "virtio-blk-device,drive=disk0,iothread=io0"])
         .args(["-netdev", &tap(setup, false)])
@@ -115,8 +126,8 @@ fn qemu_microvm(setup: &Setup, cmdline: &str) -> Command {
     command
 }
 
-fn qemu_q35(setup: &Setup, cmdline: &str) -> Command {
-    let mut command = qemu(setup, "q35,accel=kvm", cmdline);
+fn qemu_q35(setup: &Setup, guest: &Guest) -> Command {
+    let mut command = qemu(setup, "q35,accel=kvm", guest);
     command
         .args(["-device", "virtio-blk-pci,drive=disk0,iothread=io0,num-queues=1"])
         .args(["-netdev", &tap(setup, true)])
