@@ -19,4 +19,5 @@
 pub mod acpi;
 pub mod kernel;
 pub mod layout;
+pub mod reset_vector;
 pub mod topology;

@@ -6,6 +6,7 @@ use orlop_api::config::{BootProtocol, KernelConfig};
 use orlop_chipset::{PowerManagement, ports};
 use orlop_firmware::acpi::{self, Tables};
 use orlop_firmware::kernel::{self, Boot, Choice, EntryPoint, LoadError, Part};
+use orlop_firmware::reset_vector;
 use orlop_virtio::Ram;
 
 use super::files::{Access, FileError, Files};
@@ -66,6 +67,8 @@ impl BootSource {
     pub fn load(&mut self, ram: &Ram, plan: &Plan) -> Result<EntryPoint, BootError> {
         let tables = Tables::of(&described(plan)).map_err(|e| BootError::Tables(e.to_string()))?;
         tables.write(ram).map_err(|e| BootError::Tables(e.to_string()))?;
+        let reset = reset_vector::write(ram, port(ports::RESET_CONTROL), RESET_VALUE);
+        reset.map_err(|e| BootError::Tables(e.to_string()))?;
         let boot = Boot {
             kernel: &mut self.kernel,
             initramfs: self.initramfs.as_mut(),

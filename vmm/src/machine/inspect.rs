@@ -44,7 +44,7 @@ pub fn device(seat: &DeviceSeat) -> DeviceInfo {
     }
     let virtio = VirtioInfo {
         status: found.status,
-        features_offered: Vec::new(),
+        features_offered: feature_bits(found.offered),
         features_accepted: feature_bits(found.features),
         fault: found.fault.map(str::to_owned),
         queues: found.queues.iter().zip(0..).map(|(q, index)| queue(index, q)).collect(),
