@@ -1,8 +1,8 @@
 //! Machine configurations, in as few words as a test needs.
 
 use orlop_api::config::{
-    BootConfig, BootProtocol, CpuConfig, DiskConfig, FileSource, KernelConfig, MemoryBacking, MemoryConfig,
-    SerialConfig, VmConfig,
+    BootConfig, BootProtocol, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskConfig, FileSource,
+    KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig, TapSource, VmConfig, VsockConfig,
 };
 
 use crate::image;
@@ -100,6 +100,46 @@ impl Guest {
     #[must_use]
     pub fn cpus(mut self, sockets: u32, cores: u32, threads: u32) -> Self {
         self.config.cpus = CpuConfig { sockets, cores, threads };
+        self
+    }
+
+    /// Whatever else there is to change.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut VmConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// A network card on the tap `tap`.
+    #[must_use]
+    pub fn net(mut self, id: &str, tap: &str) -> Self {
+        self.config.nets.push(NetConfig {
+            id: id.into(),
+            tap: TapSource::Name(tap.into()),
+            mac: None,
+            mtu: None,
+            queue_pairs: 1,
+            queue_size: 256,
+            offloads: true,
+            link_up: true,
+            rx_limit: None,
+            tx_limit: None,
+        });
+        self
+    }
+
+    /// A virtio console with one port `name`, on a unix socket at `socket`.
+    #[must_use]
+    pub fn port(mut self, name: &str, socket: impl AsRef<std::path::Path>) -> Self {
+        let port = ConsolePortConfig { name: name.into(), socket: socket.as_ref().display().to_string() };
+        self.config.console.get_or_insert(ConsoleConfig { ports: Vec::new() }).ports.push(port);
+        self
+    }
+
+    /// A socket device at `socket`.
+    #[must_use]
+    pub fn vsock(mut self, cid: u32, socket: impl AsRef<std::path::Path>) -> Self {
+        self.config.vsock = Some(VsockConfig { cid, socket: socket.as_ref().display().to_string() });
         self
     }
 

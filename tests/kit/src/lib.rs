@@ -5,13 +5,21 @@
 
 mod console;
 mod guest;
+mod host;
 mod places;
+mod shared;
+mod tap;
+mod tools;
 mod vm;
 
 pub use console::Transcript;
 pub use guest::{Guest, KernelKind, path};
+pub use host::{eventually, finished, host, host_job, try_host};
 pub use places::{agent, copy_of, image, scratch, vmm};
-pub use vm::{Exit, Vm};
+pub use shared::{Shared, Start};
+pub use tap::Tap;
+pub use tools::tools_disk;
+pub use vm::{Exit, Vm, ended};
 
 use std::time::Duration;
 

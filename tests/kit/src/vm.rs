@@ -1,15 +1,29 @@
 //! A VMM process with a machine in it.
 
+use std::any::Any;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
-use orlop_api::event::Event;
-use orlop_client::Client;
+use orlop_api::device::DeviceInfo;
+use orlop_api::event::{Event, EventKind};
+use orlop_client::{Client, Events};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{Guest, PATIENCE, Transcript, scratch, vmm};
+
+/// All events of a machine that has ended or is about to: reads `events` to their end.
+pub async fn ended(mut events: Events) -> Vec<EventKind> {
+    let mut all = Vec::new();
+    let reading = async {
+        while let Some(event) = events.next().await.expect("an event") {
+            all.push(event.what);
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("the events end with the machine");
+    all
+}
 
 /// A VMM process; it is killed when dropped.
 pub struct Vm {
@@ -17,6 +31,8 @@ pub struct Vm {
     pub client: Client,
     process: Child,
     console: Option<Transcript>,
+    /// What has to last as long as the process.
+    kept: Vec<Box<dyn Any + Send>>,
     directory: TempDir,
 }
 
@@ -35,9 +51,17 @@ impl Vm {
     /// Starts a process that holds no machine yet.
     pub async fn process(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir_in(scratch()).expect("a directory for the VM");
+        Self::process_in(directory, &[], arguments).await
+    }
+
+    /// The same in `directory`, started by `starter`, a command that is given the VMM's as its arguments.
+    pub async fn process_in(directory: TempDir, starter: &[&str], arguments: &[&str]) -> Self {
         let socket = directory.path().join("api.sock");
         let log = std::fs::File::create(directory.path().join("stderr")).expect("a log");
-        let process = Command::new(vmm())
+        let program = vmm();
+        let mut words = starter.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let process = Command::new(words.next().expect("at least the VMM"))
+            .args(words)
             .args(["serve", "--api-socket"])
             .arg(&socket)
             .args(arguments)
@@ -48,10 +72,13 @@ impl Vm {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", vmm().display()));
         let client = Client::new(socket).with_timeout(PATIENCE);
-        let mut vm = Self { client, process, console: None, directory };
-        if let Err(error) = vm.client.wait_ready(Duration::from_secs(30)).await {
-            let status = vm.process.try_wait();
-            panic!("the VMM does not answer: {error}; {status:?}; it said: {}", vm.stderr());
+        let mut vm = Self { client, process, console: None, kept: Vec::new(), directory };
+        let ready = tokio::select! {
+            ready = vm.client.wait_ready(PATIENCE) => ready.map(drop).map_err(|error| error.to_string()),
+            status = vm.process.wait() => Err(format!("it ended: {status:?}")),
+        };
+        if let Err(error) = ready {
+            panic!("the VMM does not answer: {error}; it said: {}", vm.stderr());
         }
         vm
     }
@@ -59,11 +86,16 @@ impl Vm {
     /// Starts `guest` and attaches to its console.
     pub async fn boot(guest: &Guest) -> Self {
         let mut vm = Self::process(&[]).await;
-        if let Err(error) = vm.client.create(&guest.config, true).await {
-            panic!("cannot start the guest: {error}; the VMM said: {}", vm.stderr());
-        }
-        vm.attach().await;
+        vm.start(guest).await;
         vm
+    }
+
+    /// Starts `guest` in this process and attaches to its console.
+    pub async fn start(&mut self, guest: &Guest) {
+        if let Err(error) = self.client.create(&guest.config, true).await {
+            panic!("cannot start the guest: {error}; the VMM said: {}", self.stderr());
+        }
+        self.attach().await;
     }
 
     /// Starts the small Linux guest and waits until it takes commands.
@@ -143,9 +175,34 @@ impl Vm {
         Exit { code: status.code(), stderr: self.stderr(), console }
     }
 
+    /// What device `id` counted under `name`.
+    pub async fn counter(&self, id: &str, name: &str) -> u64 {
+        let device = self.device(id).await;
+        let found = device.counters.get(name).copied();
+        found.unwrap_or_else(|| panic!("'{id}' does not count '{name}', but {:?}", device.counters.keys()))
+    }
+
+    /// Device `id` as the API shows it.
+    pub async fn device(&self, id: &str) -> DeviceInfo {
+        let devices = self.client.devices().await.expect("the devices");
+        let found = devices.iter().find(|device| device.id == id).cloned();
+        found.unwrap_or_else(|| panic!("no device '{id}' among {devices:?}"))
+    }
+
+    /// Kills the process with SIGKILL; its directory is left.
+    pub async fn kill(mut self) -> TempDir {
+        self.process.kill().await.expect("a process to kill");
+        self.directory
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.process.id().expect("a running process")
+    }
+
+    /// Has `thing`, a tap for example, last as long as this.
+    pub fn keep(&mut self, thing: impl Any + Send) {
+        self.kept.push(Box::new(thing));
     }
 
     /// A file for this VM that goes away with it.
