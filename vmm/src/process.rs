@@ -51,7 +51,6 @@ pub struct Process<'a> {
 impl Process<'_> {
     /// Runs until the machine has ended.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        limit_arenas();
         let descriptors = claim(&self.args.fds)?;
         let sockets = self.socket.iter().filter_map(|socket| socket.path().map(Path::to_owned)).collect();
         let jail = JailPolicy { seccomp: self.args.seccomp, landlock: !self.args.no_landlock, sockets };
@@ -128,13 +127,4 @@ fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
         })
         .await;
     })
-}
-
-/// Keeps the allocator to one arena: the threads of a VMM allocate little, and each arena costs memory.
-fn limit_arenas() {
-    #[expect(unsafe_code, reason = "mallopt(3)")]
-    // SAFETY: the parameter is one that mallopt knows, and no other thread allocates yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
 }

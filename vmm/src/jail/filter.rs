@@ -25,7 +25,7 @@ pub fn program(kind: ThreadKind, otherwise: SeccompAction) -> Result<BpfProgram,
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn rules(kind: ThreadKind) -> Result<Rules, seccompiler::Error> {
-    let Allowed { calls, requests } = tables::of(kind);
+    let Allowed { calls, requests, commands } = tables::of(kind);
     let mut rules: Rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
     let executable = u64::from(libc::PROT_EXEC.unsigned_abs());
     let not_executable = condition(2, SeccompCmpOp::MaskedEq(executable), 0)?;
@@ -34,20 +34,17 @@ fn rules(kind: ThreadKind) -> Result<Rules, seccompiler::Error> {
     }
     let here = condition(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
     rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![here])?]);
-    // Unoptimised builds ask whether a descriptor is open before they close it.
-    let is_open = condition(1, SeccompCmpOp::Eq, u64::from(libc::F_GETFD.unsigned_abs()))?;
-    rules.entry(libc::SYS_fcntl).or_insert(vec![SeccompRule::new(vec![is_open])?]);
+    rules.insert(libc::SYS_fcntl, any_of(commands.iter())?);
     // What is asked for most often is looked at first.
     let ordered =
         requests.iter().filter(|r| **r == KVM_FIRST).chain(requests.iter().filter(|r| **r != KVM_FIRST));
-    let ioctls: Result<Vec<_>, seccompiler::Error> = ordered
-        .map(|request| Ok(SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, *request)?])?))
-        .collect();
-    let ioctls = ioctls?;
-    if !ioctls.is_empty() {
-        rules.insert(libc::SYS_ioctl, ioctls);
-    }
+    rules.insert(libc::SYS_ioctl, any_of(ordered)?);
     Ok(rules)
+}
+
+/// A rule for each value that the second argument may have.
+fn any_of<'a>(values: impl Iterator<Item = &'a u64>) -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    values.map(|value| Ok(SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, *value)?])?)).collect()
 }
 
 /// A condition on the lower half of argument `index`: the kernel takes ints and flags from there.

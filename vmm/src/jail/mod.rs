@@ -74,6 +74,7 @@ impl Jail {
     /// Confinement by `policy`. Gives up new privileges for this thread and all that it starts, and installs the handler
     /// that reports forbidden calls.
     pub fn new(policy: JailPolicy) -> Result<Self, JailError> {
+        keep_one_arena();
         rustix::thread::set_no_new_privs(true).map_err(|e| JailError::NoNewPrivileges(e.into()))?;
         if policy.seccomp == Seccomp::Enforce {
             report::install().map_err(|reason| JailError::Seccomp { kind: ThreadKind::Main, reason })?;
@@ -108,5 +109,15 @@ impl Jail {
             eprintln!("orlop-vmm: {error}");
             std::process::exit(i32::from(crate::exit::FAILED));
         }
+    }
+}
+
+/// Keeps the allocator to one arena: it looks into files when it makes a second one, and each costs memory that a VMM,
+/// whose threads allocate little, has no use for.
+fn keep_one_arena() {
+    #[expect(unsafe_code, reason = "mallopt(3)")]
+    // SAFETY: the parameter is one that mallopt knows; it takes the allocator's own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }

@@ -46,6 +46,9 @@ const MSRS: [(u32, u64); 27] = [
     (0x4b56_4d06, 0), // MSR_KVM_ASYNC_PF_INT
 ];
 
+/// Bases and masks of the variable memory type ranges (SDM vol 3 §12.11.2.3): none is valid at power-on.
+const MTRR_VARIABLE: std::ops::Range<u32> = 0x200..0x210;
+
 /// Page attribute table at power-on (SDM vol 3 §12.12.4).
 const PAT: u64 = 0x0007_0406_0007_0406;
 
@@ -93,7 +96,7 @@ impl VcpuAtPowerOn {
         fd.set_xcrs(&self.xcrs).map_err(KvmError::of("KVM_SET_XCRS"))?;
         fd.set_debug_regs(&self.debug).map_err(KvmError::of("KVM_SET_DEBUGREGS"))?;
         fd.set_lapic(&self.lapic).map_err(KvmError::of("KVM_SET_LAPIC"))?;
-        for (index, data) in MSRS {
+        for (index, data) in MSRS.into_iter().chain(MTRR_VARIABLE.map(|index| (index, 0))) {
             set_msr(fd, index, data)?;
         }
         fd.set_vcpu_events(&self.events).map_err(KvmError::of("KVM_SET_VCPU_EVENTS"))

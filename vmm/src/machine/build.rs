@@ -2,21 +2,24 @@
 //!
 //! ```text
 //!   1 devices opened    files, taps, sockets: whatever the host may refuse
-//!   2 memory, KVM       guest RAM, virtual machine, board
-//!   3 confinement       of this thread, and so of every thread that it starts
-//!   4 threads           of devices and vCPUs
-//!   5 kernel            loaded, vCPUs at its entry
+//!   2 memory, kernel    guest RAM, and in it what the guest starts
+//!   3 KVM               virtual machine, board, vCPUs
+//!   4 confinement       of this thread, and so of every thread that it starts
+//!   5 threads           of devices and vCPUs; the first vCPU at the kernel's entry
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use orlop_api::device::DeviceKind;
+use orlop_api::event::EventKind;
 use orlop_bus::BusError;
 use orlop_pci::{Bdf, Function, PciRoot, RootError};
-use orlop_virtio::{Platform as Frame, Ram, VirtioPci};
+use orlop_virtio::{Fault, Platform as Frame, Ram, VirtioPci};
 
 use super::boot::{BootError, BootSource};
 use super::console::Console;
+use super::events::EventLog;
 use super::files::Files;
 use super::machine::{DeviceSeat, Keep, Machine};
 use super::memory::{self, MemoryError};
@@ -101,6 +104,8 @@ pub struct Means<'a> {
     pub files: &'a mut Files,
     /// Where serial output goes.
     pub console: &'a Console,
+    /// Where it is told when a driver breaks a device.
+    pub events: &'a EventLog,
     /// Who is told of the guest's acts.
     pub alarm: Arc<Alarm>,
     /// Confinement.
@@ -109,7 +114,7 @@ pub struct Means<'a> {
 
 /// Builds the machine; its vCPUs stand at the kernel's entry.
 pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
-    let Means { kvm, cpu, files, console, alarm, jail } = means;
+    let Means { kvm, cpu, files, console, events, alarm, jail } = means;
     let mut boot = BootSource::open(&plan.kernel, files)?;
     let mut opened = Vec::new();
     let mut slots = Vec::new();
@@ -124,6 +129,7 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
 
     install_kick_handler()?;
     let ram = Arc::new(memory::allocate(&plan.layout, plan.backing)?);
+    let entry = boot.load(&ram, &plan)?;
     let vm = Arc::new(Vm::new(kvm)?);
     let memory_slots = vm.set_memory(&ram)?;
     let buses = Arc::new(Buses::default());
@@ -145,7 +151,9 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let msi = vm.msi_sender();
     let mut devices = Vec::new();
     for (place, built) in slots.into_iter().zip(opened) {
-        devices.push(seat(place, built, &platform, &ram, &msi, jail)?);
+        let device = seat(place, built, &platform, &ram, &msi, jail)?;
+        device.function.on_fault(tell_faults(events, &device.id));
+        devices.push(device);
     }
     let vcpus = vcpus.into_iter().zip(0..).map(|(vcpu, index)| {
         let jail = Arc::clone(jail);
@@ -154,7 +162,6 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     });
     let vcpus = vcpus.collect::<Result<_, _>>()?;
 
-    let entry = boot.load(&*ram, &plan)?;
     let keep = Keep { buses, memory_slots };
     let machine = Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, keep, ram, vm };
     machine.at_entry(&entry)?;
@@ -198,6 +205,23 @@ fn seat(
         VirtioPci::new(built.parts, frame).map_err(|source| BuildError::Frame { field, source })?;
     platform.root.insert(bdf, function.clone() as Arc<dyn Function>)?;
     Ok(DeviceSeat { id, kind, bdf, function, controls: built.controls })
+}
+
+/// How often a device's faults become events, at most: a driver can break a device again and again.
+const FAULTS_APART: Duration = Duration::from_secs(1);
+
+/// Makes events of the faults of the device `id`; its counters have all.
+fn tell_faults(events: &EventLog, id: &str) -> Box<dyn Fn(Fault) + Send + Sync> {
+    let (events, device) = (events.clone(), id.to_owned());
+    let last: Mutex<Option<Instant>> = Mutex::new(None);
+    Box::new(move |Fault(detail)| {
+        let now = Instant::now();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= FAULTS_APART) {
+            *last = Some(now);
+            events.post(EventKind::DeviceFault { device: device.clone(), detail: detail.to_owned() });
+        }
+    })
 }
 
 fn cpuid(leaves: &[kvm_bindings::kvm_cpuid_entry2]) -> Result<kvm_bindings::CpuId, KvmError> {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::build::{Means, build};
 use super::console::Console;
+use super::events::EventLog;
 use super::files::{Access, Files};
 use super::handle::{Refusal, Reply};
 use super::machine::Machine;
@@ -68,6 +69,8 @@ pub struct Hands {
     pub files: Files,
     /// The serial console's hub.
     pub console: Console,
+    /// The log of what happens.
+    pub events: EventLog,
     /// Who is told of the guest's acts.
     pub alarm: Arc<Alarm>,
     /// Confinement.
@@ -153,6 +156,7 @@ impl Hands {
             cpu: &cpu,
             files: &mut self.files,
             console: &self.console,
+            events: &self.events,
             alarm: Arc::clone(&self.alarm),
             jail: &self.jail,
         };

@@ -77,7 +77,7 @@ pub enum StartError {
 /// Starts the machine's thread. The [`Driver`] must then be driven on the runtime that serves the [`Handle`]s.
 pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
     let (events, console) = (EventLog::default(), Console::new(64 << 10));
-    let (handle, mailbox) = handle::channel(events, console.clone());
+    let (handle, mailbox) = handle::channel(events.clone(), console.clone());
     let (report, acts) = mpsc::unbounded_channel();
     let alarm = Alarm::new(Box::new(move |act| {
         // The driver is gone only when the process is about to be.
@@ -90,6 +90,7 @@ pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
         allow_software_kvm: setup.allow_software_kvm,
         files,
         console,
+        events,
         alarm: Arc::new(alarm),
         jail: Arc::clone(&jail),
     };

@@ -8,6 +8,8 @@ pub struct Allowed {
     pub calls: Vec<i64>,
     /// Requests of `ioctl`.
     pub requests: Vec<u64>,
+    /// Commands of `fcntl`.
+    pub commands: Vec<u64>,
 }
 
 /// `KVM_RUN`: the request that a vCPU makes all the time.
@@ -71,7 +73,6 @@ const DEVICE_REGISTERS: &[i64] = &[
 /// removes it.
 const STREAMS: &[i64] = &[
     libc::SYS_accept4,
-    libc::SYS_fcntl,
     libc::SYS_getsockopt,
     libc::SYS_newfstatat,
     libc::SYS_readv,
@@ -111,6 +112,13 @@ const KVM_MACHINE: &[u64] = &[
     iow(0xa0, 112), // KVM_SET_PIT2
     iow(0x46, 32),  // KVM_SET_USER_MEMORY_REGION
 ];
+
+/// What every thread asks of `fcntl`: unoptimised builds ask whether a descriptor is open before they close it.
+const IS_OPEN: i32 = libc::F_GETFD;
+/// What streams ask of it.
+const FLAGS: [i32; 3] = [libc::F_DUPFD_CLOEXEC, libc::F_GETFL, libc::F_SETFL];
+/// What the last one to hold a disk asks of it: to give up its lock.
+const UNLOCK: i32 = libc::F_OFD_SETLK;
 
 /// What a network card asks of its tap (`linux/if_tun.h`): offloads, queues, header length.
 const TAP: &[u64] = &[0x4004_54d0, 0x4004_54d9, 0x4004_54d8];
@@ -184,7 +192,17 @@ pub fn of(kind: ThreadKind) -> Allowed {
         ),
         ThreadKind::Device => (&[], &[&[KVM_SIGNAL_MSI]]),
     };
+    let commands: &[i32] = match kind {
+        ThreadKind::Main | ThreadKind::Console | ThreadKind::Vsock => &FLAGS,
+        ThreadKind::Machine | ThreadKind::Block => &[UNLOCK],
+        _ => &[],
+    };
     Allowed {
+        commands: commands
+            .iter()
+            .chain(&[IS_OPEN])
+            .map(|command| u64::from(command.unsigned_abs()))
+            .collect(),
         calls: EVERYONE.iter().chain(calls.iter().copied().flatten()).copied().collect(),
         requests: requests.iter().copied().flatten().copied().collect(),
     }
