@@ -67,14 +67,6 @@ pub enum EventKind {
         /// How.
         detail: String,
     },
-    /// The host failed a device: a disk is full, a file cannot be read. The guest got an error and goes on. At most one
-    /// of these per device and second; the device's counters have all.
-    HostFault {
-        /// The device.
-        device: String,
-        /// What failed.
-        detail: String,
-    },
     /// The cable of a network card was plugged in or out.
     Link {
         /// The device.
@@ -123,7 +115,6 @@ impl EventKind {
             Self::TripleFault { .. } => "triple_fault",
             Self::GuestFault { .. } => "guest_fault",
             Self::DeviceFault { .. } => "device_fault",
-            Self::HostFault { .. } => "host_fault",
             Self::Link { .. } => "link",
             Self::BalloonTarget { .. } => "balloon_target",
             Self::Lost { .. } => "lost",
