@@ -15,7 +15,7 @@ mod vm;
 pub use console::Transcript;
 pub use guest::{Guest, KernelKind, path};
 pub use host::{eventually, finished, host, host_job, try_host};
-pub use places::{agent, copy_of, image, scratch, vmm};
+pub use places::{agent, copy_of, image, probe, scratch, vmm};
 pub use shared::{Shared, Start};
 pub use tap::Tap;
 pub use tools::tools_disk;

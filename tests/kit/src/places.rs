@@ -32,6 +32,11 @@ pub fn agent() -> PathBuf {
     from_env(env::AGENT)
 }
 
+/// The guest that attacks devices (`firmware/probe`).
+pub fn probe() -> PathBuf {
+    from_env(env::PROBE)
+}
+
 /// A writable, sparse copy of a guest image at `to`.
 pub fn copy_of(name: &str, to: &Path) {
     let status = Command::new("cp").args(["--sparse=always", "--"]).arg(image(name)).arg(to).status();

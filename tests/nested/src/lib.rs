@@ -50,6 +50,8 @@ pub mod env {
     pub const VMM: &str = "ORLOP_VMM";
     /// Path of the `orlop-agent` binary under test.
     pub const AGENT: &str = "ORLOP_AGENT";
+    /// Path of the probe guest (`firmware/probe`).
+    pub const PROBE: &str = "ORLOP_PROBE";
     /// Set to `1` inside the virtual node, absent on a machine with KVM of its own.
     pub const VIRTUAL: &str = "ORLOP_VIRTUAL_NODE";
 }

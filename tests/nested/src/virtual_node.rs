@@ -43,7 +43,7 @@ pub(crate) fn spec(job: &Job, terminal: Option<(u16, u16)>) -> Spec {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     let passes = |name: &str| {
-        name.starts_with("RUST_") || matches!(name, env::VMM | env::AGENT | "TERM" | "COLORTERM")
+        name.starts_with("RUST_") || matches!(name, env::VMM | env::AGENT | env::PROBE | "TERM" | "COLORTERM")
     };
     all.extend(std::env::vars().filter(|(name, _)| passes(name)));
     all.extend(job.env.iter().cloned());

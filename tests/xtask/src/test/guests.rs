@@ -14,7 +14,7 @@ use orlop_nested::cache::seconds;
 use orlop_nested::{Job, JobError, Node, NodeOptions, env};
 
 use super::tally::{Tally, Verdict, listed};
-use super::{GUEST_TESTS, cargo, product};
+use super::{GUEST_TESTS, cargo, probe, product};
 
 /// Longer no target may take: a hang is a failure that names the test.
 const TARGET_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -52,6 +52,10 @@ fn build(filter: Option<&str>) -> Result<Vec<Target>> {
         .args(["build", "--quiet", "--package", "orlop-vmm", "--package", "orlop-agent", "--bins"])
         .status()?;
     ensure!(status.success(), "the product does not build");
+    let status = cargo()
+        .args(["build", "--quiet", "--package", "orlop-probe", "--features", "guest", "--profile", "probe"])
+        .status()?;
+    ensure!(status.success(), "the probe guest does not build");
     let output = cargo()
         .args([
             "test",
@@ -124,8 +128,10 @@ fn shard(queue: &Mutex<VecDeque<Target>>, options: &NodeOptions) -> Result<Tally
 /// A node with the product on its own disk: programs are started often, and slowly from the checkout.
 fn start(options: &NodeOptions) -> Result<Node> {
     let node = Node::start(options)?;
-    let [vmm, agent] = ["orlop-vmm", "orlop-agent"].map(|name| product(name).display().to_string());
-    let script = format!("mkdir -p \"${{{0}}}/bin\" && cp {vmm} {agent} \"${{{0}}}/bin/\"", env::SCRATCH);
+    let programs =
+        [product("orlop-vmm"), product("orlop-agent"), probe()].map(|path| path.display().to_string());
+    let script =
+        format!("mkdir -p \"${{{0}}}/bin\" && cp {1} \"${{{0}}}/bin/\"", env::SCRATCH, programs.join(" "));
     let copied = node.run(&Job::script(&script)).context("the node takes no jobs")?;
     ensure!(copied.code == 0, "failed to copy the product: {}", String::from_utf8_lossy(&copied.stderr));
     Ok(node)
@@ -158,9 +164,10 @@ fn run_target(node: &Node, target: &Target) -> Run {
 fn job(binary: &Path, tests: &[String]) -> Job {
     let scratch = format!("${{{}}}", env::SCRATCH);
     let script = format!(
-        "export {}={scratch}/bin/orlop-vmm {}={scratch}/bin/orlop-agent; exec \"$@\"",
+        "export {}={scratch}/bin/orlop-vmm {}={scratch}/bin/orlop-agent {}={scratch}/bin/orlop-probe; exec \"$@\"",
         env::VMM,
-        env::AGENT
+        env::AGENT,
+        env::PROBE
     );
     let mut argv = vec!["sh".to_owned(), "-c".into(), script, "sh".into(), binary.display().to_string()];
     argv.extend(["--exact", "--test-threads=1", "--format=pretty", "--color=never"].map(str::to_owned));

@@ -24,3 +24,8 @@ pub const GUEST_TESTS: &str = "orlop-vm-tests";
 pub fn product(name: &str) -> PathBuf {
     host::target_dir().join("debug").join(name)
 }
+
+/// The guest that attacks devices, which has a profile of its own.
+pub fn probe() -> PathBuf {
+    host::target_dir().join("probe/orlop-probe")
+}
