@@ -39,6 +39,7 @@ pub async fn serve(listener: UnixListener, handle: Handle) {
     let api = Api::new(handle.clone());
     let streams = Arc::clone(&api.streams);
     let router = router(api);
+    give_back_freed_memory();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let over = handle.stopped();
     tokio::pin!(over);
@@ -60,6 +61,16 @@ pub async fn serve(listener: UnixListener, handle: Handle) {
         let _ = streams.acquire_many(STREAMS_MAX).await;
     };
     let _ = tokio::time::timeout(LAST_WORDS, all_read).await;
+}
+
+/// Gives the pages of freed memory back to the host. Making the routes makes their descriptions too, which are needed by
+/// nobody but `GET /openapi.json`, and are several times as large as all that stays.
+fn give_back_freed_memory() {
+    #[expect(unsafe_code, reason = "malloc_trim(3)")]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The next connection and its place among those that are served.
