@@ -25,14 +25,26 @@ const UNITS: [(&str, &str, f64); 7] = [
     ("net-rr", "1/s", 1.0),
 ];
 
-/// Measures what `wanted` says, by name; one boot per machine.
+const DIRECTIONS: [(&str, Direction); 3] =
+    [("net-rx", Direction::Rx), ("net-tx", Direction::Tx), ("net-rr", Direction::Echo)];
+
+/// What is measured of a machine in one boot.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    block: bool,
+    net: bool,
+}
+
+/// Measures what `wanted` says, by name: in every round each machine boots anew and is measured once, so that a drift of the
+/// host hits all alike.
 pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Row>> {
-    let block_runs = if wanted("block") { runs } else { 0 };
-    let net_runs = if wanted("net") { runs } else { 0 };
-    let of = |vmm: Vmm| {
-        once(setup, vmm, block_runs, net_runs).with_context(|| format!("I/O under {}", vmm.name()))
-    };
-    let (ours, qemu) = (of(Vmm::Orlop)?, of(Vmm::QemuQ35)?);
+    let wanted = Wanted { block: wanted("block"), net: wanted("net") };
+    let (mut ours, mut qemu) = (Series::new(), Series::new());
+    for _ in 0..runs {
+        for (vmm, series) in [(Vmm::Orlop, &mut ours), (Vmm::QemuQ35, &mut qemu)] {
+            once(setup, vmm, wanted, series).with_context(|| format!("I/O under {}", vmm.name()))?;
+        }
+    }
     let row = |(name, unit, divisor): (&str, &str, f64)| {
         let scaled = |series: &Series| -> Option<Vec<f64>> {
             Some(series.get(name)?.iter().map(|value| value / divisor).collect())
@@ -42,35 +54,32 @@ pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> any
     Ok(UNITS.into_iter().filter_map(row).collect())
 }
 
-fn once(setup: &Setup, vmm: Vmm, block_runs: usize, net_runs: usize) -> anyhow::Result<Series> {
+fn once(setup: &Setup, vmm: Vmm, wanted: Wanted, series: &mut Series) -> anyhow::Result<()> {
+    let block_runs = u8::from(wanted.block);
     let script = format!(
         "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up; bench-load /dev/vda {block_runs}"
     );
     let mut guest = Guest::start(vmm.command(setup, Some(&script))?)?;
     guest.wait_for(DONE)?;
-    let mut series = results(guest.said());
-    for _ in 0..net_runs {
-        let directions = [("net-rx", Direction::Rx), ("net-tx", Direction::Tx), ("net-rr", Direction::Echo)];
-        for (name, direction) in directions {
+    for (name, value) in results(guest.said()) {
+        series.entry(name).or_default().push(value);
+    }
+    if wanted.net {
+        for (name, direction) in DIRECTIONS {
             let rate = net::drive(GUEST_ADDRESS, direction, DURATION).context(name)?;
             series.entry(name.to_owned()).or_default().push(rate);
         }
     }
-    Ok(series)
+    Ok(())
 }
 
 /// The results among what a guest said.
-fn results(said: &str) -> Series {
-    let mut series = Series::new();
-    for line in said.lines() {
-        let Some((name, value)) = line.strip_prefix(RESULT).and_then(|rest| rest.split_once(' ')) else {
-            continue;
-        };
-        if let Ok(value) = value.trim().parse() {
-            series.entry(name.to_owned()).or_default().push(value);
-        }
-    }
-    series
+fn results(said: &str) -> Vec<(String, f64)> {
+    let parsed = said.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix(RESULT)?.split_once(' ')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    });
+    parsed.collect()
 }
 
 #[cfg(test)]
@@ -80,6 +89,9 @@ mod tests {
     #[test]
     fn results_are_found_among_what_a_guest_says() {
         let said = "orlop-init: ready\r\nbench: block-seqread-1m 12.50\r\nnoise\r\nbench: block-seqread-1m 13\r\nbench: done\r\n";
-        assert_eq!(results(said), Series::from([("block-seqread-1m".to_owned(), vec![12.5, 13.0])]));
+        assert_eq!(
+            results(said),
+            [("block-seqread-1m".to_owned(), 12.5), ("block-seqread-1m".to_owned(), 13.0)]
+        );
     }
 }

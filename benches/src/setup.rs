@@ -62,9 +62,15 @@ impl Setup {
         let initramfs = images.join("initramfs.cpio");
         let load_initramfs = directory.path().join("initramfs.cpio");
         overlay::extend(&initramfs, &beside("bench-load")?, &load_initramfs)?;
+        // The checkout may be on a slow file system, the peers' programs are not.
+        let nearby = |program: PathBuf, name: &str| {
+            let copy = directory.path().join(name);
+            std::fs::copy(&program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+            anyhow::Ok(copy)
+        };
         Ok(Self {
-            vmm,
-            bare_kvm: beside("bare-kvm")?,
+            vmm: nearby(vmm, "orlop-vmm")?,
+            bare_kvm: nearby(beside("bare-kvm")?, "bare-kvm")?,
             kernel: images.join("vmlinux"),
             initramfs,
             load_initramfs,
