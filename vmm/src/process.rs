@@ -66,10 +66,11 @@ impl Process<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (outcome, refused) = runtime.block_on(async {
             let asked_to_end = asked_to_end()?;
+            // `handle` itself lasts until the end: a machine of which nobody asks anything runs on.
             let ((), (), refused, outcome) = tokio::join!(
                 serve(self.socket.as_ref(), handle.clone()),
                 show(terminal.as_ref(), handle.clone()),
-                create(handle, self.config),
+                create(handle.clone(), self.config),
                 driver.drive(asked_to_end),
             );
             anyhow::Ok((outcome, refused))

@@ -21,6 +21,8 @@ const VERSION_MIN: u16 = 0x020c;
 /// Sectors of the setup code where the header says 0.
 const SETUP_SECTORS_DEFAULT: u8 = 4;
 const SECTOR_BYTES: u64 = 512;
+/// The unit of the setup header's `syssize`.
+const PARAGRAPH_BYTES: u64 = 16;
 /// The 64-bit entry, counted from where the protected-mode kernel is loaded.
 const ENTRY_64_OFFSET: u64 = 0x200;
 
@@ -50,6 +52,15 @@ impl BzImage {
             return Err(image.malformed(format!(
                 "it ends at {:#x}, before its protected-mode code at {start:#x}",
                 image.len_bytes()
+            )));
+        }
+        // What the header announces may be rounded up to a whole paragraph; a signature may follow it.
+        let announced = u64::from(header.syssize) * PARAGRAPH_BYTES;
+        if start + announced >= image.len_bytes() + PARAGRAPH_BYTES {
+            return Err(image.malformed(format!(
+                "it was cut off: it has {} bytes, its header announces {}",
+                image.len_bytes(),
+                start + announced
             )));
         }
         let payload = start..image.len_bytes();

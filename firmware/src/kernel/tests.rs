@@ -290,6 +290,14 @@ fn what_is_no_kernel_is_refused() {
 }
 
 #[test]
+fn a_bzimage_that_was_cut_off_is_refused() {
+    let machine = |image| Machine::of(64).start(image);
+    assert!(machine(bzimage(4096, |h| h.syssize = 256)).is_ok());
+    let error = machine(bzimage(4096, |h| h.syssize = 257)).unwrap_err().to_string();
+    assert!(error.contains("it was cut off"), "{error}");
+}
+
+#[test]
 fn a_bzimage_that_cannot_be_entered_in_64_bits_is_refused() {
     let machine = Machine::of(64);
     let start = |change: fn(&mut setup_header)| machine.start(bzimage(4096, change)).unwrap_err().to_string();

@@ -88,6 +88,7 @@ impl BuildError {
         match self {
             Self::Kvm(_) => exit::NO_KVM,
             Self::Memory(_) | Self::Device { .. } => exit::HOST,
+            Self::Boot(BootError::Kernel(_) | BootError::Initramfs(_)) => exit::HOST,
             Self::Boot(_) => exit::BAD_CONFIG,
             Self::Frame { .. } | Self::Jail(_) | Self::Bus(_) | Self::Root(_) => exit::FAILED,
         }
