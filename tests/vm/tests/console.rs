@@ -215,12 +215,12 @@ fn a_balloon_takes_memory_and_gives_it_back() {
                 vm.counter("balloon", "inflated_pages").await - vm.counter("balloon", "deflated_pages").await
             };
             eventually("the balloon has its size", async || size_pages().await << 12 == target).await;
-            let now = available_mib(vm).await;
-            if target == 0 {
-                assert!(now + 16 > before, "{before} MiB available before, {now} MiB after");
-            } else {
-                assert!(now + 56 < before, "{before} MiB available before, {now} MiB with a balloon of 64");
-            }
+            // Pages that are being reported as free are nobody's for a moment.
+            eventually("the guest has so much less, or as much again", async || {
+                let now = available_mib(vm).await;
+                if target == 0 { now + 16 > before } else { now + 56 < before }
+            })
+            .await;
         }
     });
 }

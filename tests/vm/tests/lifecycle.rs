@@ -1,6 +1,6 @@
 //! Pausing, resuming, resetting, ending: what is allowed when, what is lost (nothing), and how the process is confined.
 
-use orlop_api::config::{FileSource, TapSource};
+use orlop_api::config::{BootConfig, FileSource, TapSource};
 use orlop_api::control::{BalloonTarget, LinkState};
 use orlop_api::event::{EventKind, Initiator};
 use orlop_api::problem::Reason;
@@ -162,7 +162,7 @@ async fn what_a_state_does_not_allow_is_refused_naming_it() {
     let no_card = vm.client.set_link("net0", LinkState { up: true }).await.expect_err("no card");
     assert_eq!(no_card.problem().expect("a problem").reason, Reason::NoSuchDevice);
     let no_balloon = vm.client.set_balloon(BalloonTarget { target_bytes: 0 }).await.expect_err("no balloon");
-    assert_eq!(no_balloon.problem().expect("a problem").reason, Reason::NotConfigured);
+    assert_eq!(no_balloon.problem().expect("a problem").reason, Reason::NoSuchDevice);
     vm.client.shutdown().await.expect("always allowed");
     assert_eq!(vm.exit().await.code, Some(20));
 }
@@ -195,27 +195,36 @@ async fn every_thread_is_confined_while_the_guest_runs() {
     }
 }
 
+/// Opens a tap as whoever prepares a machine does (TUNSETIFF: a tap without packet information, with a virtio header),
+/// and becomes its arguments with the tap as descriptor 9.
+const WITH_TAP: &str = "import fcntl, os, struct, sys\n\
+    tun = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)\n\
+    fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', sys.argv[1].encode(), 0x5002))\n\
+    os.dup2(tun, 9)\n\
+    os.execvp(sys.argv[2], sys.argv[2:])";
+
 #[tokio::test]
 async fn a_process_without_privileges_runs_a_machine_on_descriptors() {
     let directory = tempfile::tempdir_in(scratch()).expect("a directory");
     let place = directory.path().display().to_string();
-    let tap = Tap::new("orloplife2", "10.217.5.1/24", "user 107").await;
+    let tap = Tap::new("orloplife2", "10.217.5.1/24", "").await;
     host(&format!("truncate -s 16M {place}/disk; chown 107:107 {place}")).await;
-    // The tap is opened by its owner through its name; kernel, initramfs, disk and /dev/kvm are passed in.
     let open = format!(
         "exec 5<{} 6<{} 7<>{place}/disk 8<>/dev/kvm; exec setpriv --reuid=107 --regid=107 --clear-groups \
          --bounding-set=-all --inh-caps=-all --no-new-privs \"$@\"",
         image("bzImage").display(),
         image("initramfs.cpio").display(),
     );
-    let arguments = ["--fd", "kernel=5", "--fd", "initramfs=6", "--fd", "disk=7", "--fd", "kvm=8"];
-    let mut vm = Vm::process_in(directory, &["sh", "-c", &open, "sh"], &arguments).await;
-    let guest = small().disk("disk0", "").net("net0", tap.name()).with(|config| {
-        let orlop_api::config::BootConfig::Kernel(kernel) = &mut config.boot;
+    let starter = ["python3", "-c", WITH_TAP, tap.name(), "sh", "-c", &open, "sh"];
+    let arguments =
+        ["--fd", "kernel=5", "--fd", "initramfs=6", "--fd", "disk=7", "--fd", "kvm=8", "--fd", "tap=9"];
+    let mut vm = Vm::process_in(directory, &starter, &arguments).await;
+    let guest = small().disk("disk0", "").net("net0", "").with(|config| {
+        let BootConfig::Kernel(kernel) = &mut config.boot;
         kernel.kernel = FileSource::Fd("kernel".into());
         kernel.initramfs = Some(FileSource::Fd("initramfs".into()));
         config.disks[0].source = FileSource::Fd("disk".into());
-        config.nets[0].tap = TapSource::Name(tap.name().into());
+        config.nets[0].tap = TapSource::Fds(vec!["tap".into()]);
     });
     vm.start(&guest).await;
     vm.expect("orlop-init: commands").await;
