@@ -91,7 +91,7 @@ fn create_if_absent(path: &Path, len_bytes: u64) -> io::Result<File> {
 }
 
 /// A file without a name (`O_TMPFILE`): it ends with its last descriptor, however the processes end.
-fn scratch() -> Result<File, FileError> {
+pub fn scratch() -> Result<File, FileError> {
     let directory = scratch_directory();
     OpenOptions::new()
         .read(true)

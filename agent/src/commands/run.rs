@@ -1,8 +1,9 @@
 //! `orlop-agent run FILE`.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -75,6 +76,10 @@ pub async fn run(options: Options) -> Result<u8> {
             return Ok(exit::USAGE);
         }
     };
+    if options.detach && options.file == Path::new("-") {
+        eprintln!("orlop-agent: --detach needs a file: standard input ends with this process");
+        return Ok(exit::USAGE);
+    }
     if options.detach { detach(&options).await } else { carry_out(plan, options).await }
 }
 
@@ -174,7 +179,8 @@ pub fn is_detached() -> bool {
     std::env::var_os(DETACHED).is_some()
 }
 
-/// Starts the same run in a session of its own and waits until its machine is up.
+/// Starts the same run in a session of its own and waits until its machine is up. What it says meanwhile is said here;
+/// afterwards it holds neither this process's standard output nor its standard error.
 async fn detach(options: &Options) -> Result<u8> {
     let mut command = tokio::process::Command::new("setsid");
     command.arg(std::env::current_exe()?).arg("run").arg(&options.file);
@@ -184,20 +190,30 @@ async fn detach(options: &Options) -> Result<u8> {
     if let Some(vmm) = &options.vmm {
         command.arg("--vmm").arg(vmm);
     }
-    let stdin = if options.file == Path::new("-") { Stdio::inherit() } else { Stdio::null() };
+    let said = files::scratch()?;
     let mut child = command
         .env(DETACHED, "1")
-        .stdin(stdin)
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(said.try_clone().context("cannot keep what the run says")?)
         .spawn()
         .context("cannot start the run in the background (setsid, Debian package util-linux)")?;
     let stdout = child.stdout.take().context("no standard output")?;
     let mut lines = BufReader::new(stdout).lines();
     while let Some(line) = lines.next_line().await? {
         if line == UP {
-            return Ok(0);
+            return repeat(&said).map(|()| 0);
         }
     }
     let status = child.wait().await?;
+    repeat(&said)?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|&c| c != 0).unwrap_or(exit::FAILED))
+}
+
+/// Prints what the run in the background has said so far, without moving the place where it goes on.
+fn repeat(said: &std::fs::File) -> Result<()> {
+    let mut text = vec![0; usize::try_from(said.metadata()?.len())?];
+    said.read_exact_at(&mut text, 0)?;
+    std::io::stderr().write_all(&text)?;
+    Ok(())
 }

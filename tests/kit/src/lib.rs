@@ -24,4 +24,4 @@ pub use vm::{Exit, Vm, ended};
 use std::time::Duration;
 
 /// How long a guest may take for anything that it is asked: an emulated processor on a busy machine is slow.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
