@@ -42,16 +42,17 @@ fn draw(rows: &[Row], title: &str, backend: BitMapBackend) -> Result<(), Box<dyn
         .caption(title, (FONT, 20))
         .margin(10)
         .x_label_area_size(30)
-        .build_cartesian_2d(-1.9 * most..most, 0.0..rows.len() as f64)?;
+        .build_cartesian_2d(-1.6 * most..most, 0.0..rows.len() as f64)?;
     for (row, place) in rows.iter().zip((0..rows.len()).rev()) {
         let (bottom, top) = (place as f64 + 0.2, place as f64 + 0.8);
         let end = row.ratio.min(most);
         chart.draw_series([Rectangle::new([(0.0, bottom), (end, top)], BLUE.mix(0.6).filled())])?;
-        let label = format!("{} / {}", row.name, row.peer);
+        let better = if row.less_is_better() { "less" } else { "more" };
+        let label = format!("{} / {} ({better} is better)", row.name, row.peer);
         let number = format!("{:.2}", row.ratio);
         let middle = place as f64 + 0.6;
         chart.draw_series([
-            Text::new(label, (-1.88 * most, middle), (FONT, 16).into_font()),
+            Text::new(label, (-1.58 * most, middle), (FONT, 16).into_font()),
             Text::new(number, (0.03 * most, middle), (FONT, 16).into_font()),
         ])?;
     }

@@ -36,6 +36,11 @@ impl Row {
         }
     }
 
+    /// Whether a ratio below 1 speaks for us.
+    pub fn less_is_better(&self) -> bool {
+        matches!(self.unit.as_str(), "s" | "ms" | "MiB" | "exits")
+    }
+
     /// What the ratio is to be, where the project set itself a goal.
     fn goal(&self) -> &'static str {
         match (self.name.as_str(), self.peer.as_str()) {

@@ -127,6 +127,24 @@ async fn a_second_process_does_not_take_the_socket() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_socket_that_listens_already_can_be_passed_in() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = directory.path().join("api.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a fresh path");
+    let mut process = std::process::Command::new("sh")
+        .args(["-c", "exec \"$0\" serve --api-fd 3 3<&0 </dev/null"])
+        .arg(orlop_kit::vmm())
+        .stdin(std::os::fd::OwnedFd::from(listener))
+        .spawn()
+        .expect("it starts");
+    let client = orlop_client::Client::new(&socket).with_timeout(process::DEADLINE);
+    client.version().await.expect("it answers");
+    client.shutdown().await.expect("it is allowed in every state");
+    assert_eq!(process.wait().expect("it is our child").code(), Some(20));
+    assert!(socket.exists(), "who made the file removes it");
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn the_command_line_speaks_it() {
     let vmm = Vmm::start().await;
     let run = |arguments: &[&str]| process::api(vmm.socket(), arguments).output().expect("it starts");
