@@ -109,13 +109,15 @@ fn shard(queue: &Mutex<VecDeque<Target>>, options: &NodeOptions) -> Result<Tally
     let mut node = start(options)?;
     while let Some(mut target) = next(queue) {
         let mut run = run_target(&node, &target);
-        if matches!(&run.error, Some(e) if e.is_the_nodes_fault()) {
-            // One more try for the tests that have no verdict yet, in a fresh node.
-            println!("{}: {}", target.name, run.describe_error());
+        target.tests.retain(|test| !run.has_passed(test));
+        if !target.tests.is_empty() {
+            // An emulated processor can fail a guest that did nothing wrong: what did not pass is tried once more, in a
+            // fresh node, and said to be.
+            run.report(&target);
+            println!("{}: once more, in a fresh node: {}", target.name, target.tests.join(", "));
+            tally += Tally { passed: run.tally().passed, failed: 0 };
             drop(node);
             node = start(options)?;
-            target.tests.retain(|test| !run.verdicts.iter().any(|verdict| verdict.test == *test));
-            tally += run.tally();
             run = run_target(&node, &target);
         }
         run.report(&target);
@@ -184,13 +186,13 @@ impl Run {
         tally
     }
 
+    fn has_passed(&self, test: &str) -> bool {
+        self.verdicts.iter().any(|verdict| verdict.passed && verdict.test == test)
+    }
+
     /// How many tests of the target came to no verdict.
     fn missing(&self, target: &Target) -> usize {
         target.tests.len().saturating_sub(self.verdicts.len())
-    }
-
-    fn describe_error(&self) -> String {
-        self.error.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
     fn report(&self, target: &Target) {
