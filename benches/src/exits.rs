@@ -2,12 +2,11 @@
 //! number is kept in the repository, and a rise has to be explained by whoever causes it.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::{Guest, READY};
+use crate::guest::{Guest, READY, with_patience};
 use crate::report::{Row, median};
 use crate::setup::Setup;
 use crate::vmm::{Vmm, api_socket};
@@ -52,8 +51,8 @@ pub struct Found {
 pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Found> {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        ours.push(count(setup).context("exits of ours")?);
-        bare.push(count_bare(setup).context("exits of bare KVM")?);
+        ours.push(with_patience(|| count(setup)).context("exits of ours")?);
+        bare.push(with_patience(|| count_bare(setup)).context("exits of bare KVM")?);
     }
     let totals: Vec<f64> = ours.iter().map(Exits::total).collect();
     let exits = Exits::median(&ours);
@@ -76,12 +75,11 @@ fn count(setup: &Setup) -> anyhow::Result<Exits> {
 }
 
 fn count_bare(setup: &Setup) -> anyhow::Result<f64> {
-    let mut command = Vmm::BareKvm.command(setup, None)?;
-    let output =
-        command.arg(READY).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let count = said.trim().strip_prefix("bare-kvm: ").and_then(|rest| rest.strip_suffix(" exits"));
-    count.and_then(|count| count.parse().ok()).with_context(|| format!("bare-kvm said: {said}"))
+    let mut guest = Guest::start(Vmm::BareKvm.command(setup, None)?)?;
+    guest.wait_for(" exits\n")?;
+    let line =
+        guest.said().lines().rev().find_map(|line| line.strip_prefix("bare-kvm: ")?.strip_suffix(" exits"));
+    line.and_then(|count| count.parse().ok()).with_context(|| format!("bare-kvm said: {}", guest.said()))
 }
 
 /// What rose, by reason, where the total rose beyond the tolerance.

@@ -8,12 +8,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 /// How long a guest may be silent.
-const SILENCE: Duration = Duration::from_secs(90);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What the guest's init says before it does anything else.
 pub const READY: &str = "orlop-init: ready";
 /// What it says when its drivers are loaded and it waits for commands.
 pub const COMMANDS: &str = "orlop-init: commands";
+
+/// Measures once more what failed once: under emulated KVM a guest now and then hangs for good, whichever machine it runs in.
+/// Every such failure is shown.
+pub fn with_patience<T>(measure: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    measure().or_else(|error| {
+        eprintln!("once more, since: {error:#}");
+        measure()
+    })
+}
 
 /// A running machine; killed when dropped.
 pub struct Guest {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, with_patience};
 use crate::load::net::{self, Direction};
 use crate::load::{DONE, DURATION, RESULT};
 use crate::report::Row;
@@ -42,7 +42,10 @@ pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> any
     let (mut ours, mut qemu) = (Series::new(), Series::new());
     for _ in 0..runs {
         for (vmm, series) in [(Vmm::Orlop, &mut ours), (Vmm::QemuQ35, &mut qemu)] {
-            once(setup, vmm, wanted, series).with_context(|| format!("I/O under {}", vmm.name()))?;
+            let found = with_patience(|| once(setup, vmm, wanted));
+            for (name, value) in found.with_context(|| format!("I/O under {}", vmm.name()))? {
+                series.entry(name).or_default().push(value);
+            }
         }
     }
     let row = |(name, unit, divisor): (&str, &str, f64)| {
@@ -54,23 +57,21 @@ pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> any
     Ok(UNITS.into_iter().filter_map(row).collect())
 }
 
-fn once(setup: &Setup, vmm: Vmm, wanted: Wanted, series: &mut Series) -> anyhow::Result<()> {
+fn once(setup: &Setup, vmm: Vmm, wanted: Wanted) -> anyhow::Result<Vec<(String, f64)>> {
     let block_runs = u8::from(wanted.block);
     let script = format!(
         "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up; bench-load /dev/vda {block_runs}"
     );
     let mut guest = Guest::start(vmm.command(setup, Some(&script))?)?;
     guest.wait_for(DONE)?;
-    for (name, value) in results(guest.said()) {
-        series.entry(name).or_default().push(value);
-    }
+    let mut found = results(guest.said());
     if wanted.net {
         for (name, direction) in DIRECTIONS {
             let rate = net::drive(GUEST_ADDRESS, direction, DURATION).context(name)?;
-            series.entry(name.to_owned()).or_default().push(rate);
+            found.push((name.to_owned(), rate));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The results among what a guest said.

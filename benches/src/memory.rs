@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, ensure};
 
-use crate::guest::{COMMANDS, Guest};
+use crate::guest::{COMMANDS, Guest, with_patience};
 use crate::report::Row;
 use crate::setup::{MEMORY_MIB, Setup};
 use crate::vmm::Vmm;
@@ -15,7 +15,9 @@ pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Vec<Row>> {
     let mut mib = [const { Vec::new() }; 2];
     for _ in 0..runs {
         for (vmm, series) in vmms.into_iter().zip(&mut mib) {
-            series.push(once(setup, vmm).with_context(|| format!("memory of {}", vmm.name()))?);
+            series.push(
+                with_patience(|| once(setup, vmm)).with_context(|| format!("memory of {}", vmm.name()))?,
+            );
         }
     }
     let [ours, qemu] = &mib;

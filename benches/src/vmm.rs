@@ -1,11 +1,12 @@
 //! The machines under test, with the same guest and comparable devices.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use crate::guest::READY;
 use crate::setup::{GUEST_MAC, MEMORY_MIB, Setup};
 
 /// What every guest is told: a quiet serial console, and a reset that every machine understands.
@@ -91,8 +92,12 @@ fn orlop(setup: &Setup, guest: &Guest) -> anyhow::Result<Command> {
 
 fn bare_kvm(setup: &Setup, guest: &Guest) -> Command {
     let mut command = Command::new(&setup.bare_kvm);
-    command.arg(&setup.kernel).arg(guest.initramfs).arg(&guest.cmdline).arg(MEMORY_MIB.to_string());
-    command.stderr(Stdio::null());
+    command
+        .arg(&setup.kernel)
+        .arg(guest.initramfs)
+        .arg(&guest.cmdline)
+        .arg(MEMORY_MIB.to_string())
+        .arg(READY);
     command
 }
 

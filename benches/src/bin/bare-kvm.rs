@@ -2,7 +2,7 @@
 //!
 //! `bare-kvm KERNEL INITRAMFS CMDLINE MEMORY_MIB [UNTIL]`: boots a 64-bit ELF kernel by the Linux boot protocol
 //! (Documentation/arch/x86/boot.rst, "64-bit boot protocol"). The serial port's output goes to standard output. When the
-//! guest has said UNTIL, or resets, it ends and says on standard error how many exits there were.
+//! guest has said UNTIL, or resets, it ends and says there how many exits there were.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
     let entry = load(&ram, kernel, initramfs, cmdline)?;
     let mut vcpu = create_vcpu(&kvm, &vm, &ram, entry)?;
     let exits = run(&mut vcpu, &mut port)?;
-    eprintln!("bare-kvm: {exits} exits");
+    println!("bare-kvm: {exits} exits");
     Ok(())
 }
 
