@@ -90,12 +90,18 @@ impl Vm {
         vm
     }
 
-    /// Starts `guest` in this process and attaches to its console.
-    pub async fn start(&mut self, guest: &Guest) {
-        if let Err(error) = self.client.create(&guest.config, true).await {
-            panic!("cannot start the guest: {error}; the VMM said: {}", self.stderr());
+    /// Builds `guest` in this process and attaches to its console; it does not run yet.
+    pub async fn prepare(&mut self, guest: &Guest) {
+        if let Err(error) = self.client.create(&guest.config, false).await {
+            panic!("cannot create the guest: {error}; the VMM said: {}", self.stderr());
         }
         self.attach().await;
+    }
+
+    /// Starts `guest` in this process, its console attached from the first byte.
+    pub async fn start(&mut self, guest: &Guest) {
+        self.prepare(guest).await;
+        self.client.boot().await.expect("a guest that boots");
     }
 
     /// Starts the small Linux guest and waits until it takes commands.

@@ -8,6 +8,13 @@ use orlop_kit::{Exit, Guest, Tap, Vm, ended, host, probe};
 
 /// A machine with one of each device that boots the probe with `word` on its command line.
 async fn attacked(word: &str) -> Vm {
+    let vm = prepared(word).await;
+    vm.client.boot().await.expect("a guest that boots");
+    vm
+}
+
+/// The same before its first instruction.
+async fn prepared(word: &str) -> Vm {
     let mut vm = Vm::process(&[]).await;
     vm.keep(Tap::new("orlopprobe0", "10.217.7.1/24", "").await);
     let disk = vm.file("disk.raw");
@@ -24,7 +31,7 @@ async fn attacked(word: &str) -> Vm {
             config.panic = true;
             config.serial.backlog_bytes = 1 << 20;
         });
-    vm.start(&guest).await;
+    vm.prepare(&guest).await;
     vm
 }
 
@@ -87,8 +94,9 @@ async fn a_guest_that_breaks_its_devices_is_counted_and_named() {
 
 #[tokio::test]
 async fn a_triple_fault_of_the_first_instruction_kind_is_told_apart_from_a_power_off() {
-    let vm = attacked("triple-fault").await;
+    let vm = prepared("triple-fault").await;
     let events = vm.client.events(0).await.expect("events");
+    vm.client.boot().await.expect("a guest that boots");
     let (exit, events) = tokio::join!(vm.exit(), ended(events));
     assert_eq!(exit.code, Some(11), "{}", exit.stderr);
     assert_eq!(
