@@ -13,9 +13,9 @@ pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Vec<Row>> {
     let mut seconds = [const { Vec::new() }; 3];
     for _ in 0..runs {
         for (vmm, series) in vmms.into_iter().zip(&mut seconds) {
-            series.push(
-                with_patience(|| once(setup, vmm)).with_context(|| format!("boot under {}", vmm.name()))?,
-            );
+            series.push(with_patience(|| {
+                once(setup, vmm).with_context(|| format!("boot under {}", vmm.name()))
+            })?);
         }
     }
     let [ours, qemu, bare] = &seconds;

@@ -42,8 +42,10 @@ pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> any
     let (mut ours, mut qemu) = (Series::new(), Series::new());
     for _ in 0..runs {
         for (vmm, series) in [(Vmm::Orlop, &mut ours), (Vmm::QemuQ35, &mut qemu)] {
-            let found = with_patience(|| once(setup, vmm, wanted));
-            for (name, value) in found.with_context(|| format!("I/O under {}", vmm.name()))? {
+            let found = with_patience(|| {
+                once(setup, vmm, wanted).with_context(|| format!("I/O under {}", vmm.name()))
+            });
+            for (name, value) in found? {
                 series.entry(name).or_default().push(value);
             }
         }

@@ -15,9 +15,9 @@ pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Vec<Row>> {
     let mut mib = [const { Vec::new() }; 2];
     for _ in 0..runs {
         for (vmm, series) in vmms.into_iter().zip(&mut mib) {
-            series.push(
-                with_patience(|| once(setup, vmm)).with_context(|| format!("memory of {}", vmm.name()))?,
-            );
+            series.push(with_patience(|| {
+                once(setup, vmm).with_context(|| format!("memory of {}", vmm.name()))
+            })?);
         }
     }
     let [ours, qemu] = &mib;
