@@ -28,6 +28,8 @@
 mod disk;
 mod engine;
 mod flight;
+#[cfg(feature = "kit")]
+pub mod kit;
 mod memory;
 mod sync;
 mod sys;

@@ -1,10 +1,11 @@
 //! Both engines on real files: what is written is what is read, whatever the alignment and the file system.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use orlop_disk::kit::{on_a_small_tmpfs, small_tmpfs};
 use orlop_disk::{Completion, Disk, Engine, EngineKind, Memory, Operation, Options, open_engine};
 
 const KINDS: [EngineKind; 2] = [EngineKind::Auto, EngineKind::Synchronous];
@@ -319,33 +320,12 @@ fn a_loop_device_is_a_disk() {
     }
 }
 
-/// Runs this very test binary's test `name` again in a mount namespace of its own, where `dir` is a tmpfs of 1 MiB.
-fn on_a_small_tmpfs(name: &str, dir: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    let mut unshare = Command::new("unshare");
-    unshare.arg("--mount");
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    let script =
-        "mount -t tmpfs -o size=1m tmpfs \"$1\" && SMALL_TMPFS=\"$1\" exec \"$2\" --exact \"$3\" --nocapture";
-    let output = unshare
-        .args(["sh", "-c", script, "sh"])
-        .arg(dir)
-        .arg(std::env::current_exe().unwrap())
-        .arg(name)
-        .output()
-        .unwrap();
-    let log = [output.stdout, output.stderr].concat();
-    std::io::stdout().write_all(&log).unwrap();
-    assert!(output.status.success(), "the test failed on its small tmpfs");
-}
-
 fn survive_a_full_file_system(test: &str, kind: EngineKind) {
-    let Some(dir) = std::env::var_os("SMALL_TMPFS") else {
-        return on_a_small_tmpfs(test, tempfile::tempdir().unwrap().path());
+    let Some(dir) = small_tmpfs() else {
+        on_a_small_tmpfs(test, tempfile::tempdir().unwrap().path()).expect("it passes there");
+        return;
     };
-    let path = Path::new(&dir).join("disk.raw");
+    let path = dir.join("disk.raw");
     std::fs::File::create(&path).unwrap().set_len(4 << 20).unwrap();
     let disk = open(&path, Options::default());
     let mut engine = engine::<Vec<u8>>(&disk, kind);

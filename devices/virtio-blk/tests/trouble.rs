@@ -2,43 +2,21 @@
 
 mod guest;
 
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use guest::*;
 use orlop_disk::EngineKind;
+use orlop_disk::kit::{on_a_small_tmpfs, small_tmpfs};
 use orlop_pci::Function;
 use orlop_virtio_blk::{Limits, RateLimit};
 
-/// Runs test `name` of this program again in a mount namespace of its own, where `dir` is a tmpfs of 1 MiB.
-fn on_a_small_tmpfs(name: &str, dir: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    let mut unshare = Command::new("unshare");
-    unshare.arg("--mount");
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    let script =
-        "mount -t tmpfs -o size=1m tmpfs \"$1\" && SMALL_TMPFS=\"$1\" exec \"$2\" --exact \"$3\" --nocapture";
-    let output = unshare
-        .args(["sh", "-c", script, "sh"])
-        .arg(dir)
-        .arg(std::env::current_exe().unwrap())
-        .arg(name)
-        .output()
-        .unwrap();
-    std::io::stdout().write_all(&[output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "the test failed on its small tmpfs");
-}
-
 fn go_on_when_full(test: &str, engine: EngineKind) {
-    let Some(dir) = std::env::var_os("SMALL_TMPFS") else {
-        return on_a_small_tmpfs(test, tempfile::tempdir().unwrap().path());
+    let Some(dir) = small_tmpfs() else {
+        on_a_small_tmpfs(test, tempfile::tempdir().unwrap().path()).expect("it passes there");
+        return;
     };
     let setup = Setup { engine, ..SETUP };
-    let mut guest = Guest::at(&image(Path::new(&dir), setup.size_bytes), setup);
+    let mut guest = Guest::at(&image(&dir, setup.size_bytes), setup);
     // A mebibyte of file system holds some of these 16.
     let results: Vec<u8> = (0..16).map(|i| guest.write(i * 256, &pattern(i * 256, 128 << 10, 0))).collect();
     let failed = results.iter().filter(|&&status| status == IOERR).count();
