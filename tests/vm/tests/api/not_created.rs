@@ -138,7 +138,6 @@ async fn a_socket_that_listens_already_can_be_passed_in() {
         .args(["-c", "exec \"$0\" serve --api-fd 3 3<&0 </dev/null"])
         .arg(orlop_kit::vmm())
         .stdin(std::os::fd::OwnedFd::from(listener))
-        .stderr(std::process::Stdio::null())
         .spawn()
         .expect("it starts");
     let client = orlop_client::Client::new(&socket).with_timeout(process::DEADLINE);

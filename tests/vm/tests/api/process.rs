@@ -23,8 +23,7 @@ impl Vmm {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("api.sock");
-        let child =
-            serve(&socket).stderr(Stdio::null()).spawn().expect("the product was built before the tests");
+        let child = serve(&socket).spawn().expect("the product was built before the tests");
         let vmm = Self { child, directory, socket };
         vmm.client().wait_ready(DEADLINE).await.expect("it answers");
         vmm

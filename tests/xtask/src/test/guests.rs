@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use orlop_nested::cache::seconds;
-use orlop_nested::{Job, JobError, Node, NodeOptions, env};
+use orlop_nested::{Job, JobError, Node, NodeOptions, Stream, env};
 
 use super::tally::{Tally, Verdict, listed};
 use super::{GUEST_TESTS, cargo, probe, product};
@@ -152,8 +152,8 @@ fn run_target(node: &Node, target: &Target) -> Run {
     let mut lines = Lines::default();
     let job = job(&target.binary, &target.tests);
     let mut last = Instant::now();
-    let result = node.stream(&job, &mut |_, bytes| {
-        for verdict in lines.take(bytes) {
+    let result = node.stream(&job, &mut |stream, bytes| {
+        for verdict in lines.take(stream, bytes) {
             let word = if verdict.passed { "ok" } else { "FAILED" };
             println!("{}::{} … {word} ({})", target.name, verdict.test, seconds(last.elapsed()));
             last = Instant::now();
@@ -210,17 +210,25 @@ impl Run {
 /// Cuts the harness's output into lines as it comes.
 #[derive(Default)]
 struct Lines {
+    /// All of it, as a terminal would show it.
     text: String,
+    /// The harness's own. What the programs under test say on their standard error may come in the middle of a line.
+    stdout: String,
     read: usize,
     verdicts: Vec<Verdict>,
 }
 
 impl Lines {
     /// Adds `bytes` and hands back the verdicts that they complete.
-    fn take(&mut self, bytes: &[u8]) -> Vec<Verdict> {
-        self.text.push_str(&String::from_utf8_lossy(bytes));
-        let Some(end) = self.text.rfind('\n') else { return Vec::new() };
-        let whole = self.text.get(self.read..=end).unwrap_or_default();
+    fn take(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Verdict> {
+        let piece = String::from_utf8_lossy(bytes);
+        self.text.push_str(&piece);
+        if stream == Stream::Stderr {
+            return Vec::new();
+        }
+        self.stdout.push_str(&piece);
+        let Some(end) = self.stdout.rfind('\n') else { return Vec::new() };
+        let whole = self.stdout.get(self.read..=end).unwrap_or_default();
         let found: Vec<_> = whole.lines().filter_map(Verdict::parse).collect();
         self.read = self.read.max(end + 1);
         self.verdicts.extend(found.iter().cloned());
@@ -235,9 +243,18 @@ mod tests {
     #[test]
     fn a_verdict_that_comes_in_two_pieces_is_counted_once() {
         let mut lines = Lines::default();
-        assert!(lines.take(b"running 2 tests\ntest a ... ").is_empty());
-        assert_eq!(lines.take(b"ok\ntest b ... FAILED\n").len(), 2);
-        assert!(lines.take(b"\n").is_empty());
+        assert!(lines.take(Stream::Stdout, b"running 2 tests\ntest a ... ").is_empty());
+        assert_eq!(lines.take(Stream::Stdout, b"ok\ntest b ... FAILED\n").len(), 2);
+        assert!(lines.take(Stream::Stdout, b"\n").is_empty());
         assert_eq!(lines.verdicts.len(), 2);
+    }
+
+    #[test]
+    fn what_a_program_says_in_between_breaks_no_verdict() {
+        let mut lines = Lines::default();
+        assert!(lines.take(Stream::Stdout, b"test a ... ").is_empty());
+        assert!(lines.take(Stream::Stderr, b"last words\n").is_empty());
+        assert_eq!(lines.take(Stream::Stdout, b"ok\n").len(), 1);
+        assert!(lines.text.contains("last words"));
     }
 }
