@@ -119,7 +119,9 @@ async fn carry_out(plan: RunPlan, options: Options) -> Result<u8> {
         grace_period_seconds: plan.grace_period_seconds,
     })?;
     announce(&plan, &place, network.as_ref(), &options.publish);
-    println_up();
+    if is_detached() {
+        println!("{UP}");
+    }
     let code = supervise::supervise(&plan, &place, &client, &mut process).await?;
     drop(reaper);
     Ok(code)
@@ -161,13 +163,6 @@ fn announce(plan: &RunPlan, place: &Place, network: Option<&Masquerade>, publish
             place.display,
             socket.display()
         );
-    }
-}
-
-/// Tells the process that detached this one; anybody else gets no extra line.
-fn println_up() {
-    if std::env::var_os(DETACHED).is_some() {
-        println!("{UP}");
     }
 }
 

@@ -53,8 +53,6 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.devices.disks[].bootOrder", NoEffect),
     ("domain.devices.disks[].cache", Honoured),
     ("domain.devices.disks[].dedicatedIOThread", NoEffect),
-    ("domain.devices.disks[].disk.bus", Honoured),
-    ("domain.devices.disks[].disk.readonly", Honoured),
     ("domain.devices.disks[].disk", Honoured),
     ("domain.devices.disks[].disk.pciAddress", Refused("devices take the next free place")),
     ("domain.devices.disks[].io", NoEffect),
