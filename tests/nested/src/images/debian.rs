@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "iputils-ping",
     "less",
     "linux-image-cloud-amd64",
+    "linux-sysctl-defaults",
     "login",
     "netbase",
     "openssh-server",
