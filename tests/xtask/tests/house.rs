@@ -231,3 +231,15 @@ fn the_top_level_holds_the_agreed_rooms_and_nothing_else() {
         .collect();
     assert!(found.is_empty(), "no such rooms were agreed on: {found:?}");
 }
+
+#[test]
+fn every_known_vulnerability_has_a_test_that_is_there() {
+    let house = House::look_around();
+    let table = fs::read_to_string(house.root.join("tests/vulnerabilities.tsv")).unwrap();
+    for row in table.lines().filter(|line| !line.starts_with('#')) {
+        let [_, _, test] = row.split('\t').collect::<Vec<_>>()[..] else { panic!("three columns: {row}") };
+        let (file, name) = test.split_once("::").unwrap_or_else(|| panic!("file::test: {row}"));
+        let source = fs::read_to_string(house.root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(source.contains(&format!("fn {name}(")), "{file} has no test {name}");
+    }
+}
