@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use orlop_api::config::{BalloonConfig, ClockConfig, RngConfig};
 use orlop_api::device::DeviceKind;
 use orlop_api::event::{EventKind, Initiator};
-use orlop_kit::{Guest, KernelKind, PATIENCE, Shared, Vm, ended, host};
+use orlop_kit::{Guest, KernelKind, PATIENCE, Shared, Vm, ended, host, probe};
 
 /// How far the guest's real-time clock is put ahead.
 const CLOCK_OFFSET_SECONDS: i64 = 3 * 86_400;
@@ -73,6 +73,21 @@ async fn an_elf_kernel_boots_by_the_64_bit_protocol_with_1_gib_and_powers_off() 
 #[tokio::test]
 async fn an_elf_kernel_boots_by_its_pvh_note_and_powers_off() {
     boots_and_powers_off(KernelKind::Pvh, 256).await;
+}
+
+#[tokio::test]
+async fn sixty_four_vcpus_come_up() {
+    let mut vm = Vm::shell(&Guest::linux(KernelKind::Elf).memory_mib(512).cpus(2, 16, 2)).await;
+    assert_eq!(vm.run("nproc").await, "64");
+    assert_eq!(vm.run("cat /sys/devices/system/cpu/online").await, "0-63");
+}
+
+#[tokio::test]
+async fn a_small_kernel_needs_no_more_than_2_mib() {
+    let vm = Vm::boot(&Guest::kernel(probe(), "probe=memory").memory_mib(2)).await;
+    let exit = vm.exit().await;
+    assert!(exit.console.contains("probe: done 0"), "{}", exit.console);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
 }
 
 #[test]
