@@ -104,6 +104,10 @@ pub(crate) const MMDEBSTRAP: Tool = Tool { program: "mmdebstrap", package: "mmde
 pub(crate) const MKFS_EROFS: Tool = Tool { program: "mkfs.erofs", package: "erofs-utils" };
 /// Makes ext4 file systems, filled from a directory.
 pub(crate) const MKE2FS: Tool = Tool { program: "mke2fs", package: "e2fsprogs" };
+/// Makes partition tables.
+pub(crate) const SGDISK: Tool = Tool { program: "sgdisk", package: "gdisk" };
+/// Makes FAT file systems and fills them.
+pub(crate) const MTOOLS: Tool = Tool { program: "mcopy", package: "mtools" };
 /// Unpacks kernel modules.
 pub(crate) const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 

@@ -20,6 +20,7 @@ mod console;
 mod cpio;
 mod debian;
 mod direct;
+mod firmware;
 pub mod host;
 pub mod images;
 mod job;

@@ -10,6 +10,8 @@ use crate::wire::{LIFELINE, PORTS, port_name};
 
 /// Files of one node that QEMU is told about.
 pub(crate) struct Files<'a> {
+    /// The library that QEMU is started with.
+    pub(crate) shim: &'a Path,
     /// The initramfs with what is particular to this node.
     pub(crate) initramfs: &'a Path,
     /// The file system of the guest images, if the node has one.
@@ -27,7 +29,7 @@ pub(crate) fn command(
     files: &Files,
     lifeline: bool,
 ) -> Command {
-    let mut qemu = parts.qemu();
+    let mut qemu = parts.qemu(files.shim);
     qemu.current_dir(run_dir.path());
     qemu.args(["-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "EPYC,+svm,+npt"])
         .args(["-smp", &options.cpus.to_string(), "-m", &options.memory_mib.to_string()])

@@ -12,6 +12,7 @@ use std::process::Command;
 use crate::cache::{self, Recipe, step};
 use crate::cpio::Archive;
 use crate::debian::{BuildError, MKFS_EROFS, RootTree, find, require, run};
+use crate::firmware;
 use crate::kmod;
 
 const PACKAGES: &[&str] = &[
@@ -22,6 +23,9 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "ethtool",
     "fio",
+    "grub-common",
+    "grub-efi-amd64-bin",
+    "grub-pc-bin",
     "iperf3",
     "iproute2",
     "iputils-ping",
@@ -34,11 +38,13 @@ const PACKAGES: &[&str] = &[
     "netcat-openbsd",
     "nftables",
     "openssh-client",
+    "ovmf",
     "procps",
     "psmisc",
     "python3-minimal",
     "qemu-system-x86",
     "qemu-utils",
+    "seabios",
     "socat",
     "strace",
     "udev",
@@ -96,13 +102,25 @@ impl Parts {
         self.directory.join("guest")
     }
 
-    /// A command that starts the QEMU of the same packages.
-    pub(crate) fn qemu(&self) -> Command {
+    /// The distribution's firmware for guests, unmodified.
+    pub(crate) fn firmware(&self) -> PathBuf {
+        self.directory.join("firmware")
+    }
+
+    /// GRUB for either firmware: `boot.img` and `core.img` for BIOS, `grub.efi` for UEFI.
+    pub(crate) fn grub(&self) -> PathBuf {
+        self.directory.join("grub")
+    }
+
+    /// A command that starts the QEMU of the same packages, with the library `shim` before its own.
+    pub(crate) fn qemu(&self, shim: &Path) -> Command {
         let tree = self.directory.join("qemu");
         let mut command = Command::new(tree.join("lib/ld-linux-x86-64.so.2"));
         command
             .arg("--library-path")
             .arg(tree.join("lib"))
+            .arg("--preload")
+            .arg(shim)
             .arg(tree.join("qemu-system-x86_64"))
             .arg("-L")
             .arg(tree.join("share/qemu"))
@@ -117,7 +135,7 @@ impl Parts {
 /// The parts of the node, built if they are not there yet.
 pub(crate) fn parts() -> Result<Parts, BuildError> {
     let tree = RootTree { name: "root of the virtual node", packages: PACKAGES, hooks: &[], initrd: false };
-    let key = Recipe::new().with(tree.recipe()).with("2").key();
+    let key = Recipe::new().with(tree.recipe()).with(firmware::GRUB_EARLY).with("4").key();
     let directory = cache::artifact("node", &key, |directory| {
         require(&[MKFS_EROFS])?;
         let root = directory.join("root");
@@ -125,7 +143,9 @@ pub(crate) fn parts() -> Result<Parts, BuildError> {
         step("take the kernels and QEMU out of it", || {
             take_kernel(&root, &directory.join("host"), |version| !version.contains("cloud"))?;
             take_kernel(&root, &directory.join("guest"), |version| version.contains("cloud"))?;
-            take_qemu(&root, &directory.join("qemu"))
+            take_qemu(&root, &directory.join("qemu"))?;
+            firmware::take(&root, &directory.join("firmware"))?;
+            firmware::make_grub(&root, &directory.join("grub"))
         })?;
         step("make the root file system of the virtual node", || {
             let image = directory.join("root.erofs");
@@ -201,6 +221,8 @@ fn take_qemu(root: &Path, place: &Path) -> Result<(), BuildError> {
             copy(library, &place.join("lib").join(name))?;
         }
     }
+    // What the shim needs.
+    copy(&libraries.join("libgcc_s.so.1"), &place.join("lib/libgcc_s.so.1"))?;
     let share = root.join("usr/share");
     for tree in [share.join("qemu"), share.join("seabios")] {
         run("copy the firmware of QEMU", Command::new("cp").arg("-aL").arg(&tree).arg(place.join("share")))?;
@@ -208,6 +230,6 @@ fn take_qemu(root: &Path, place: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     fs::copy(from, to).map(drop).map_err(|e| BuildError::file(from, e))
 }

@@ -122,7 +122,8 @@ fn end(qemu: &mut Child) {
 pub(crate) fn launch(run_dir: &RunDir, options: &NodeOptions, lifeline: bool) -> Result<Child, StartError> {
     let parts = root::parts()?;
     let images = if options.images { Some(images::disk()?) } else { None };
-    let agent = build_agent()?;
+    let agent = build("orlop-nested", &["--bin", "orlop-node-agent"], "orlop-node-agent")?;
+    let shim = build("orlop-node-shim", &["--lib"], "liborlop_node_shim.so")?;
     let shares = shares(run_dir, options);
     for directory in [run_dir.job_path(), run_dir.log_directory()] {
         fs::create_dir_all(&directory).map_err(StartError::files(&directory))?;
@@ -133,7 +134,7 @@ pub(crate) fn launch(run_dir: &RunDir, options: &NodeOptions, lifeline: bool) ->
         .map_err(StartError::files(&initramfs))?;
     make_scratch(&run_dir.scratch_path())?;
 
-    let files = Files { initramfs: &initramfs, images: images.as_deref() };
+    let files = Files { shim: &shim, initramfs: &initramfs, images: images.as_deref() };
     let log = run_dir.complaints_path();
     let complaints = File::create(&log).map_err(StartError::files(&log))?;
     qemu::command(&parts, run_dir, options, &shares, &files, lifeline)
@@ -182,28 +183,29 @@ fn shares(run_dir: &RunDir, options: &NodeOptions) -> Vec<Share> {
     all
 }
 
-/// The job agent, built by cargo if its sources are newer. Cargo is not asked if they are not: it would wait for
-/// whatever else is being built in the same target directory.
-fn build_agent() -> Result<PathBuf, StartError> {
-    let agent = host::target_dir().join("debug/orlop-node-agent");
-    if is_fresh(&agent) {
-        return Ok(agent);
+/// The file `name` that `package` makes, built by cargo if its sources are newer. Cargo is not asked if they are not: it
+/// would wait for whatever else is being built in the same target directory.
+fn build(package: &str, what: &[&str], name: &str) -> Result<PathBuf, StartError> {
+    let made = host::target_dir().join("debug").join(name);
+    if is_fresh(&made) {
+        return Ok(made);
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "orlop-nested", "--bin", "orlop-node-agent"])
+        .args(["build", "--quiet", "--package", package])
+        .args(what)
         .current_dir(host::checkout())
         .stdin(Stdio::null())
         .output()
         .map_err(|e| StartError::Agent(e.to_string()))?;
     if output.status.success() {
-        Ok(agent)
+        Ok(made)
     } else {
         Err(StartError::Agent(String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 }
 
-/// Whether a program is newer than all sources that cargo's note beside it (`PROGRAM.d`) names.
+/// Whether a file that cargo made is newer than all sources that cargo's note beside it (`PROGRAM.d`) names.
 fn is_fresh(program: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let Ok(note) = fs::read_to_string(program.with_extension("d")) else { return false };

@@ -27,10 +27,14 @@ const MODULES: &[&str] = &[
     "pvpanic_mmio",
 ];
 
+/// Modules that a script loads itself, since they refuse to be where their hardware or firmware is not.
+const ON_DEMAND: &[&str] = &["efivarfs"];
+
 /// The directory with `initramfs.cpio`.
 pub(super) fn build(parts: &Parts) -> Result<PathBuf, BuildError> {
     let guest = parts.guest();
     let recipe = Recipe::new().with(guest.as_os_str().as_encoded_bytes()).with(INIT).with(MODULES.join(" "));
+    let recipe = recipe.with(ON_DEMAND.join(" "));
     cache::artifact("image-initramfs", &recipe.key(), |place| {
         step("make the initramfs of the small guest", || write(&guest, &place.join("initramfs.cpio")))
     })
@@ -38,6 +42,7 @@ pub(super) fn build(parts: &Parts) -> Result<PathBuf, BuildError> {
 
 fn write(guest: &Path, image: &Path) -> Result<(), BuildError> {
     let modules = kmod::collect(&guest.join("modules"), MODULES)?;
+    let on_demand = kmod::collect(&guest.join("modules"), ON_DEMAND)?;
     let order: String = modules.iter().map(|module| format!("{}\n", module.file_name)).collect();
     let busybox = guest.join("busybox");
     let applets = run("list what busybox can do", Command::new(&busybox).arg("--list"))?;
@@ -55,7 +60,7 @@ fn write(guest: &Path, image: &Path) -> Result<(), BuildError> {
         }
         archive.file("init", INIT.as_bytes())?;
         archive.file("modules/order", order.as_bytes())?;
-        for module in &modules {
+        for module in modules.iter().chain(&on_demand) {
             archive.file(&format!("modules/{}", module.file_name), &module.content)?;
         }
         archive.finish().map(drop)

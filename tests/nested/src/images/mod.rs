@@ -5,10 +5,14 @@
 //! | `bzImage` | Debian's cloud kernel as it is installed |
 //! | `vmlinux` | the ELF file packed into it: 64-bit entry, and a PVH entry by its note |
 //! | `initramfs.cpio` | busybox, the virtio drivers of that kernel, and `guest/init` |
+//! | `bios-256k.bin` | SeaBIOS |
+//! | `OVMF_CODE_4M.fd`, `OVMF_VARS_4M.fd` | OVMF and its empty variable store |
+//! | `hybrid.raw` | a GPT disk that boots by BIOS and by UEFI: GRUB, that kernel, that initramfs |
 //! | `debian.raw` | an installed Debian: ext4 on the whole disk, 2 GiB sparse |
 //! | `debian.vmlinuz`, `debian.initrd` | what that system boots |
 
 mod debian;
+mod hybrid;
 mod initramfs;
 mod kernel;
 
@@ -18,6 +22,7 @@ use std::process::Command;
 
 use crate::cache::{self, Recipe, step};
 use crate::debian::{BuildError, MKE2FS, require, run};
+use crate::firmware;
 use crate::root::{self, Parts};
 
 /// An image that tests, samples and benchmarks boot.
@@ -27,13 +32,17 @@ pub enum Image {
     Kernel,
     /// A small initramfs that runs a script, or commands from the console.
     Initramfs,
+    /// The distribution's firmware: SeaBIOS and OVMF.
+    Firmware,
+    /// A small disk that boots by either firmware into the small guest.
+    Hybrid,
     /// An installed Debian.
     Debian,
 }
 
 impl Image {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Kernel, Self::Initramfs, Self::Debian];
+    pub const ALL: [Self; 5] = [Self::Kernel, Self::Initramfs, Self::Firmware, Self::Hybrid, Self::Debian];
 
     /// What it is called on the command line.
     #[must_use]
@@ -41,6 +50,8 @@ impl Image {
         match self {
             Self::Kernel => "kernel",
             Self::Initramfs => "initramfs",
+            Self::Firmware => "firmware",
+            Self::Hybrid => "hybrid",
             Self::Debian => "debian",
         }
     }
@@ -55,6 +66,10 @@ impl Image {
             Self::Initramfs => {
                 "busybox and the virtio drivers: runs orlop.run=SCRIPT, or commands from the console"
             }
+            Self::Firmware => "SeaBIOS and OVMF as Debian packages them",
+            Self::Hybrid => {
+                "a GPT disk with BIOS boot partition and ESP: GRUB, the kernel and the initramfs, by either firmware"
+            }
             Self::Debian => {
                 "an installed Debian with systemd, cloud-init, sshd and qemu-guest-agent, as raw disk"
             }
@@ -67,6 +82,8 @@ impl Image {
         match self {
             Self::Kernel => &["bzImage", "vmlinux"],
             Self::Initramfs => &["initramfs.cpio"],
+            Self::Firmware => firmware::FILES,
+            Self::Hybrid => &["hybrid.raw"],
             Self::Debian => &["debian.raw", "debian.vmlinuz", "debian.initrd"],
         }
     }
@@ -83,6 +100,8 @@ impl Image {
         match self {
             Self::Kernel => kernel::build(parts),
             Self::Initramfs => initramfs::build(parts),
+            Self::Firmware => Ok(parts.firmware()),
+            Self::Hybrid => hybrid::build(parts),
             Self::Debian => debian::build(),
         }
     }

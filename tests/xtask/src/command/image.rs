@@ -9,15 +9,15 @@ use orlop_nested::images::{self, Image};
 /// Build the guest images, or one of them, and say where they are
 ///
 /// They are made of Debian packages, once, and cached outside the checkout. Without a name all are built, and the path
-/// of the directory with all of their files is printed: bzImage, vmlinux, initramfs.cpio, debian.raw, debian.vmlinuz and
-/// debian.initrd. A disk there must not be written to: copy it first (cp --sparse=always).
+/// of the directory with all of their files is printed: bzImage, vmlinux, initramfs.cpio, bios-256k.bin, OVMF_CODE_4M.fd,
+/// OVMF_VARS_4M.fd, hybrid.raw, debian.raw, debian.vmlinuz and debian.initrd. A disk there must not be written to: copy it first (cp --sparse=always).
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask image                 build all, print their directory
   cargo xtask image debian          build one, print its files
   cargo xtask image --list")]
 pub struct Arguments {
-    /// kernel, initramfs or debian
+    /// kernel, initramfs, firmware, hybrid or debian
     name: Option<String>,
 
     /// Say which images there are
