@@ -1,8 +1,8 @@
 //! Opens what a plan wants: the VMM gets descriptors and no path.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -51,6 +51,9 @@ pub fn open(want: &FileWant) -> Result<File, FileError> {
         FileWant::CreateIfAbsent { path, len_bytes, field } => {
             create_if_absent(path, *len_bytes).map_err(|source| named(field, path, source))
         }
+        FileWant::CopyIfAbsent { path, template, field } => {
+            copy_if_absent(path, template).map_err(|source| named(field, path, source))
+        }
         FileWant::Scratch { len_bytes } => {
             let file = scratch()?;
             let directory = scratch_directory();
@@ -90,6 +93,29 @@ fn create_if_absent(path: &Path, len_bytes: u64) -> io::Result<File> {
     }
 }
 
+/// The copy takes its name only when it is whole.
+fn copy_if_absent(path: &Path, template: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().read(true).write(true).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    let copied = fs::copy(template, &fresh).and_then(|_| {
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
+        File::open(&fresh)?.sync_all()?;
+        fs::rename(&fresh, path)
+    });
+    if copied.is_err() {
+        // The error is about what failed first.
+        let _ = fs::remove_file(&fresh);
+    }
+    copied.and_then(|()| open())
+}
+
 /// A file without a name (`O_TMPFILE`): it ends with its last descriptor, however the processes end.
 pub fn scratch() -> Result<File, FileError> {
     let directory = scratch_directory();
@@ -110,7 +136,6 @@ fn scratch_directory() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn a_link_out_of_an_image_is_not_followed() {
@@ -126,6 +151,23 @@ mod tests {
         assert!(open(&want("kernel")).is_ok());
         assert!(open(&want("in")).is_ok());
         assert!(open(&want("out")).unwrap_err().to_string().starts_with("spec.x: "));
+    }
+
+    #[test]
+    fn a_variable_store_is_copied_once_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (template, path) = (directory.path().join("template"), directory.path().join("ns/store.fd"));
+        fs::write(&template, "fresh").unwrap();
+        let want =
+            FileWant::CopyIfAbsent { path: path.clone(), template: template.clone(), field: "f".into() };
+        drop(open(&want).unwrap());
+        fs::write(&path, "written by the guest").unwrap();
+        drop(open(&want).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "written by the guest");
+        fs::remove_file(&template).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(open(&want).unwrap_err().to_string().starts_with("f: "));
+        assert!(!path.exists());
     }
 
     #[test]

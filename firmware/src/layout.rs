@@ -77,7 +77,9 @@ pub const BOOT_PARAMETERS_END: u64 = 0x2_1000;
 /// Start of the extended BIOS data area: usable low memory ends here.
 pub const EBDA_START: u64 = 0x9_FC00;
 /// Root pointer and tables of ACPI: in the area that is searched for it (ACPI 6.5 §5.2.5.1).
-pub const ACPI: Range<u64> = 0xE_0000..0x10_0000;
+pub const ACPI: Range<u64> = 0xE_0000..0xF_0000;
+/// Entry point and structures of SMBIOS: where they are searched for (SMBIOS 3.7 §5.2), below the reset vector.
+pub const SMBIOS: Range<u64> = 0xF_0000..0xF_FFF0;
 /// Where memory above the BIOS area starts.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 

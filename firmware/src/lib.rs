@@ -17,7 +17,10 @@
 )]
 
 pub mod acpi;
+pub mod handover;
+pub mod image;
 pub mod kernel;
 pub mod layout;
 pub mod reset_vector;
+pub mod smbios;
 pub mod topology;

@@ -7,14 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use orlop_firmware::acpi::{Platform, Power, Table, Tables, Uart};
+use orlop_firmware::acpi::{PciSpace, Platform, Power, Table, Tables, Uart};
 use orlop_firmware::layout::MemoryLayout;
 use orlop_firmware::topology::Topology;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 fn platform(size_bytes: u64, topology: Topology) -> Platform {
     Platform {
-        layout: MemoryLayout::of(size_bytes).unwrap(),
+        pci: PciSpace::of(&MemoryLayout::of(size_bytes).unwrap()),
         apic_ids: topology.apic_ids(),
         power: Power {
             sleep_control_port: 0x640,

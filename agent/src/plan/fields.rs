@@ -16,7 +16,7 @@ pub enum Verdict {
 use Verdict::{Honoured, NoEffect, Refused};
 
 const CLUSTER: &str = "needs a cluster";
-const FIRMWARE: &str = "only direct kernel boot (spec.domain.firmware.kernelBoot) is carried out so far";
+const FIRMWARE: &str = "this firmware option is not carried out yet";
 const DEVICE: &str = "there is no such device yet";
 const VOLUME: &str =
     "only hostDisk, emptyDisk and cloudInitNoCloud volumes are carried out without a cluster so far";
@@ -32,7 +32,7 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("architecture", Honoured),
     ("dnsConfig", Refused(CLUSTER)),
     ("dnsPolicy", Refused(CLUSTER)),
-    ("domain.chassis", Refused("the machine shows no SMBIOS tables yet")),
+    ("domain.chassis", Honoured),
     ("domain.clock.utc", Honoured),
     ("domain.clock.timer", NoEffect),
     ("domain.clock.timezone", Refused("only clock.utc is carried out so far")),
@@ -50,7 +50,7 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.devices.blockMultiQueue", Honoured),
     ("domain.devices.disableHotplug", NoEffect),
     ("domain.devices.disks[].name", Honoured),
-    ("domain.devices.disks[].bootOrder", NoEffect),
+    ("domain.devices.disks[].bootOrder", Honoured),
     ("domain.devices.disks[].cache", Honoured),
     ("domain.devices.disks[].dedicatedIOThread", NoEffect),
     ("domain.devices.disks[].disk", Honoured),
@@ -64,6 +64,7 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ),
     ("domain.devices.disks[].lun", Refused("LUNs come with the scsi bus")),
     ("domain.devices.disks", Refused("this disk option is not carried out yet")),
+    ("domain.devices.interfaces[].bootOrder", Honoured),
     ("domain.devices.interfaces[].name", Honoured),
     ("domain.devices.interfaces[].masquerade", Honoured),
     ("domain.devices.interfaces[].macAddress", Honoured),
@@ -85,13 +86,14 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.features.apic", NoEffect),
     ("domain.features.pvspinlock", NoEffect),
     ("domain.features", Refused("this processor feature cannot be chosen yet")),
+    ("domain.firmware.bootloader", Honoured),
     ("domain.firmware.kernelBoot.kernelArgs", Honoured),
     ("domain.firmware.kernelBoot.container.image", Honoured),
     ("domain.firmware.kernelBoot.container.kernelPath", Honoured),
     ("domain.firmware.kernelBoot.container.initrdPath", Honoured),
     ("domain.firmware.kernelBoot.container.imagePullPolicy", NoEffect),
     ("domain.firmware.uuid", Honoured),
-    ("domain.firmware.serial", Refused("the machine shows no SMBIOS tables yet")),
+    ("domain.firmware.serial", Honoured),
     ("domain.firmware", Refused(FIRMWARE)),
     ("domain.ioThreadsPolicy", NoEffect),
     ("domain.ioThreads", NoEffect),

@@ -1,16 +1,18 @@
-//! Processors, memory, kernel and the devices without a volume or network.
+//! Processors, memory, firmware or kernel, and the devices without a volume or network.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use orlop_api::config::{
-    BalloonConfig, BootConfig, BootProtocol, ClockConfig, CpuConfig, FileSource, KernelConfig, MemoryBacking,
-    MemoryConfig, RngConfig, SerialConfig, VmConfig,
+    BalloonConfig, BootConfig, BootProtocol, ClockConfig, CpuConfig, FileSource, FirmwareConfig,
+    KernelConfig, MemoryBacking, MemoryConfig, RngConfig, SerialConfig, SmbiosChassis, SmbiosConfig,
+    SmbiosSystem, VariableStoreConfig, VmConfig,
 };
 use orlop_crd::VirtualMachineInstanceSpec;
 use orlop_crd::devices::PanicDeviceModel;
-use orlop_crd::firmware::KernelBoot;
+use orlop_crd::firmware::{Bootloader, Efi, KernelBoot};
 use orlop_crd::quantity;
+use orlop_crd::vmi::StartStrategy;
 
 use super::{FileWant, Refusal};
 
@@ -18,10 +20,20 @@ use super::{FileWant, Refusal};
 const PAGE_BYTES: u64 = 4096;
 /// KubeVirt's serial console, on the guest's side.
 const CONSOLE_ARGUMENT: &str = "console=ttyS0";
+/// Where Debian's packages `seabios` and `ovmf` have their firmware.
+const BIOS: &str = "/usr/share/seabios/bios-256k.bin";
+const UEFI: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// Where variable stores are kept that outlive a run, a directory for each namespace.
+const STATE: &str = "/var/lib/orlop";
+/// How long firmware offers its boot menu to somebody who starts a machine paused, in milliseconds (as KubeVirt does).
+const MENU_MS: u16 = 10_000;
 
 /// Everything but disks, network cards, name and identity.
 pub fn plan(
     spec: &VirtualMachineInstanceSpec,
+    namespace: &str,
+    name: &str,
     files: &mut BTreeMap<String, FileWant>,
     refusals: &mut Vec<Refusal>,
 ) -> VmConfig {
@@ -35,12 +47,14 @@ pub fn plan(
         uuid: None,
         cpus: CpuConfig { sockets: topology.sockets, cores: topology.cores, threads: topology.threads },
         memory: memory(spec, refusals),
-        boot: BootConfig::Kernel(kernel(
-            domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref()),
-            serial,
-            files,
-            refusals,
-        )),
+        boot: match domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref()) {
+            Some(boot) => BootConfig::Kernel(kernel(boot, serial, files, refusals)),
+            None => {
+                let variables = Path::new(STATE).join(namespace).join(format!("{name}.variables.fd"));
+                BootConfig::Firmware(firmware(spec, variables, files, refusals))
+            }
+        },
+        smbios: smbios(spec),
         clock: ClockConfig {
             offset_seconds: domain
                 .clock
@@ -118,14 +132,106 @@ fn memory(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>) -> Mem
     MemoryConfig { size_bytes, backing }
 }
 
+/// What the guest's SMBIOS tables show.
+fn smbios(spec: &VirtualMachineInstanceSpec) -> SmbiosConfig {
+    let serial = spec.domain.firmware.as_ref().and_then(|firmware| firmware.serial.clone());
+    let chassis = spec.domain.chassis.clone().unwrap_or_default();
+    SmbiosConfig {
+        system: SmbiosSystem { serial: serial.unwrap_or_default(), ..SmbiosSystem::default() },
+        chassis: SmbiosChassis {
+            manufacturer: chassis.manufacturer.unwrap_or_default(),
+            version: chassis.version.unwrap_or_default(),
+            serial: chassis.serial.unwrap_or_default(),
+            asset: chassis.asset.unwrap_or_default(),
+            sku: chassis.sku.unwrap_or_default(),
+        },
+    }
+}
+
+/// Stock firmware; a BIOS where the manifest says nothing, as on KubeVirt. `variables` is where UEFI's would be kept.
+fn firmware(
+    spec: &VirtualMachineInstanceSpec,
+    variables: PathBuf,
+    files: &mut BTreeMap<String, FileWant>,
+    refusals: &mut Vec<Refusal>,
+) -> FirmwareConfig {
+    let path = "spec.domain.firmware.bootloader";
+    let bootloader = spec.domain.firmware.as_ref().and_then(|firmware| firmware.bootloader.clone());
+    let Bootloader { bios, efi } = bootloader.unwrap_or_default();
+    if bios.is_some() && efi.is_some() {
+        refusals.push(Refusal::new(path, "say either bios or efi"));
+    }
+    let mut want = |name: &str, want: FileWant| {
+        files.insert(name.into(), want);
+        FileSource::Fd(name.into())
+    };
+    let field = |name: &str| format!("{path}.{name}");
+    let existing = |file: &str, name: &str| FileWant::Existing {
+        path: file.into(),
+        writable: false,
+        field: field(name),
+    };
+    let (code, variables) = match efi {
+        None => (want("firmware", existing(BIOS, "bios")), None),
+        Some(Efi { persistent, secure_boot }) => {
+            if secure_boot.unwrap_or(true) {
+                let reason = "secure boot, which is what an unset value means, is not there yet: say false";
+                refusals.push(Refusal::new(field("efi.secureBoot"), reason));
+            }
+            let persistent = persistent.unwrap_or(false);
+            let template = PathBuf::from(UEFI_VARIABLES);
+            let store = if persistent {
+                FileWant::CopyIfAbsent { path: variables, template, field: field("efi.persistent") }
+            } else {
+                existing(UEFI_VARIABLES, "efi")
+            };
+            let source = want("firmware-variables", store);
+            (want("firmware", existing(UEFI, "efi")), Some(VariableStoreConfig { source, persistent }))
+        }
+    };
+    let paused = spec.start_strategy == Some(StartStrategy::Paused);
+    FirmwareConfig {
+        code,
+        variables,
+        boot_order: Vec::new(),
+        menu_ms: if paused { MENU_MS } else { 0 },
+        serial_console: bios.and_then(|bios| bios.use_serial).unwrap_or(false),
+    }
+}
+
+/// The names of disks and network cards that have a boot order, first things first.
+pub fn boot_order(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>) -> Vec<String> {
+    let devices = &spec.domain.devices;
+    let disks = devices
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(index, disk)| (disk.boot_order, format!("disk-{}", disk.name), format!("disks[{index}]")));
+    let cards =
+        devices.interfaces.iter().enumerate().map(|(index, card)| {
+            (card.boot_order, format!("net-{}", card.name), format!("interfaces[{index}]"))
+        });
+    let mut order: BTreeMap<u32, String> = BTreeMap::new();
+    for (number, name, field) in disks.chain(cards) {
+        let Some(number) = number else { continue };
+        let path = format!("spec.domain.devices.{field}.bootOrder");
+        if number == 0 {
+            refusals.push(Refusal::new(path, "a boot order is at least 1"));
+        } else if let Some(other) = order.insert(number, name) {
+            refusals.push(Refusal::new(path, format!("{number} is the boot order of {other} already")));
+        }
+    }
+    order.into_values().collect()
+}
+
 fn kernel(
-    boot: Option<&KernelBoot>,
+    boot: &KernelBoot,
     serial: bool,
     files: &mut BTreeMap<String, FileWant>,
     refusals: &mut Vec<Refusal>,
 ) -> KernelConfig {
     let path = "spec.domain.firmware.kernelBoot";
-    let container = boot.and_then(|b| b.container.as_ref());
+    let container = boot.container.as_ref();
     let mut want = |name: &str, field: &str, inside: Option<&str>| -> Option<FileSource> {
         let (container, inside) = (container?, inside?);
         let field = format!("{path}.container.{field}");
@@ -143,11 +249,10 @@ fn kernel(
     let kernel = want("kernel", "kernelPath", container.and_then(|c| c.kernel_path.as_deref()));
     let initramfs = want("initramfs", "initrdPath", container.and_then(|c| c.initrd_path.as_deref()));
     if container.and_then(|c| c.kernel_path.as_deref()).is_none() {
-        let reason = "a kernel is needed: booting a disk by its own boot loader is not there yet. Give container.image \
-                      (a directory of this machine) and container.kernelPath in it";
+        let reason = "a kernel is needed: give container.image (a directory of this machine) and container.kernelPath in it";
         refusals.push(Refusal::new(path, reason));
     }
-    let arguments = boot.and_then(|b| b.kernel_args.as_deref()).unwrap_or("");
+    let arguments = boot.kernel_args.as_deref().unwrap_or("");
     KernelConfig {
         kernel: kernel.unwrap_or(FileSource::Fd("kernel".into())),
         initramfs,

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use orlop_api::config::VmConfig;
+use orlop_api::config::{BootConfig, VmConfig};
 use orlop_crd::VirtualMachineInstance;
 use orlop_crd::k8s_openapi::api::core::v1::Secret;
 use orlop_crd::manifest::Document;
@@ -79,6 +79,15 @@ pub enum FileWant {
         path: PathBuf,
         /// Length in bytes when made.
         len_bytes: u64,
+        /// The manifest's field, for errors.
+        field: String,
+    },
+    /// One that is made, a copy of another, when it is not there.
+    CopyIfAbsent {
+        /// Absolute path; its directory is made as well.
+        path: PathBuf,
+        /// Absolute path of what it is a copy of.
+        template: PathBuf,
         /// The manifest's field, for errors.
         field: String,
     },
@@ -160,12 +169,16 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
     .to_string();
     let mut files = BTreeMap::new();
     let vcpus = spec.domain.topology().vcpus().unwrap_or(u32::MAX);
-    let mut machine = machine::plan(spec, &mut files, &mut refusals);
+    let mut machine = machine::plan(spec, &namespace, &name, &mut files, &mut refusals);
     let public_keys = disks::public_keys(spec, &secrets, &mut refusals);
     let identity = seed::Identity { uuid: &uuid, hostname: &hostname, public_keys: &public_keys };
     machine.disks = disks::plan(spec, &secrets, &identity, vcpus, &mut files, &mut refusals);
     let (cards, nets) = nets::plan(spec, &format!("{namespace}/{name}"), vcpus, &mut refusals);
     machine.nets = cards;
+    let boot_order = machine::boot_order(spec, &mut refusals);
+    if let BootConfig::Firmware(firmware) = &mut machine.boot {
+        firmware.boot_order = boot_order;
+    }
     if !refusals.is_empty() {
         return Err(PlanError::Refused(refusals));
     }

@@ -53,7 +53,7 @@ fn a_small_manifest_is_a_complete_machine() {
         ("a", "default", 30)
     );
     assert_eq!(plan.config.memory.size_bytes, 999_997_440, "whole pages of 1000M");
-    let BootConfig::Kernel(kernel) = &plan.config.boot;
+    let BootConfig::Kernel(kernel) = &plan.config.boot else { panic!("a kernel") };
     assert_eq!(kernel.kernel, FileSource::Fd("kernel".into()));
     assert_eq!(kernel.cmdline, "console=ttyS0");
     assert!(plan.config.balloon.is_some() && plan.config.rng.is_none());
@@ -73,20 +73,58 @@ fn a_small_manifest_is_a_complete_machine() {
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     let found = refusals(&vmi(
-        "devices:\n  autoattachPodInterface: false\n  disks: [{name: a, disk: {}}, {name: b, disk: {bus: virtio}}]\n\
-         cpu: {model: Haswell}",
+        "devices:\n  autoattachPodInterface: false\n  disks: [{name: a, disk: {}, bootOrder: 1}, \
+         {name: b, disk: {bus: virtio}, bootOrder: 1}]\nfirmware: {bootloader: {efi: {}}}\ncpu: {model: Haswell}",
         "volumes: [{name: a, emptyDisk: {capacity: 1Gi}}, {name: c, hostDisk: {path: x, type: Disk}}]",
     ));
     for start in [
         "spec.domain.cpu.model: 'Haswell'",
         "spec.domain.memory.guest: say how much",
-        "spec.domain.firmware.kernelBoot: a kernel is needed",
+        "spec.domain.firmware.bootloader.efi.secureBoot: secure boot",
+        "spec.domain.devices.disks[1].bootOrder: 1 is the boot order of disk-a already",
         "spec.domain.devices.disks[0].disk.bus: unset means sata",
         "spec.domain.devices.disks[1].name: there is no volume 'b'",
         "spec.volumes[1].name: no disk shows 'c'",
     ] {
         assert!(found.iter().any(|f| f.starts_with(start)), "{start} in {found:#?}");
     }
+}
+
+/// A machine with one disk and `firmware`, and how it starts.
+fn started_by(firmware: &str) -> (RunPlan, orlop_api::config::FirmwareConfig) {
+    let domain = format!(
+        "memory: {{guest: 64Mi}}\n{firmware}\nchassis: {{asset: A7}}\ndevices:\n  autoattachPodInterface: false\n  \
+         disks: [{{name: b, disk: {{bus: virtio}}, bootOrder: 2}}, {{name: a, disk: {{bus: virtio}}, bootOrder: 1}}]"
+    );
+    let volumes = "volumes: [{name: a, emptyDisk: {capacity: 1Mi}}, {name: b, emptyDisk: {capacity: 1Mi}}]";
+    let plan = plan_text(&vmi(&domain, volumes)).unwrap();
+    let BootConfig::Firmware(firmware) = plan.config.boot.clone() else { panic!("firmware") };
+    (plan, firmware)
+}
+
+#[test]
+fn a_machine_without_a_kernel_starts_by_its_bios() {
+    let (plan, firmware) = started_by("firmware: {serial: S1, bootloader: {bios: {useSerial: true}}}");
+    assert_eq!(firmware.boot_order, ["disk-a", "disk-b"]);
+    assert!(firmware.serial_console && firmware.variables.is_none());
+    assert!(
+        matches!(&plan.files["firmware"], FileWant::Existing { path, .. } if path.ends_with("bios-256k.bin"))
+    );
+    assert_eq!(plan.config.smbios.system.serial, "S1");
+    assert_eq!(plan.config.smbios.chassis.asset, "A7");
+    let (_, unsaid) = started_by("features: {}");
+    assert_eq!((unsaid.serial_console, unsaid.menu_ms), (false, 0));
+}
+
+#[test]
+fn uefi_has_a_variable_store_that_lasts_where_the_manifest_says_so() {
+    let (plan, firmware) = started_by("firmware: {bootloader: {efi: {secureBoot: false}}}");
+    assert!(!firmware.variables.unwrap().persistent);
+    assert!(matches!(&plan.files["firmware-variables"], FileWant::Existing { writable: false, .. }));
+    let (plan, firmware) = started_by("firmware: {bootloader: {efi: {secureBoot: false, persistent: true}}}");
+    assert!(firmware.variables.unwrap().persistent);
+    let FileWant::CopyIfAbsent { path, .. } = &plan.files["firmware-variables"] else { panic!("a copy") };
+    assert_eq!(path, Path::new("/var/lib/orlop/default/a.variables.fd"));
 }
 
 #[test]

@@ -19,6 +19,9 @@ pub struct VmConfig {
     pub memory: MemoryConfig,
     /// What the machine starts.
     pub boot: BootConfig,
+    /// What the guest's SMBIOS tables show beside its identity.
+    #[serde(default)]
+    pub smbios: SmbiosConfig,
     /// The clock that the guest reads at power-on.
     #[serde(default)]
     pub clock: ClockConfig,
@@ -104,6 +107,99 @@ pub enum MemoryBacking {
 pub enum BootConfig {
     /// A kernel, directly: bzImage, 64-bit ELF, or ELF with a PVH note.
     Kernel(KernelConfig),
+    /// Stock firmware, SeaBIOS or OVMF, which starts what it finds on the machine's disks and networks.
+    Firmware(FirmwareConfig),
+}
+
+/// Stock firmware as distributions package it for QEMU's q35 machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareConfig {
+    /// The code, for example `bios-256k.bin` or `OVMF_CODE_4M.fd`: a multiple of 4096 bytes, from 64 KiB to 16 MiB
+    /// together with the variable store. The guest cannot write it.
+    pub code: FileSource,
+    /// UEFI firmware's variable store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables: Option<VariableStoreConfig>,
+    /// Names of disks and network cards to boot from, the first one first; without any, firmware decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_order: Vec<String>,
+    /// How long firmware offers its boot menu, in milliseconds; 0 is not at all.
+    #[serde(default)]
+    pub menu_ms: u16,
+    /// A BIOS repeats its screen on the serial port. UEFI firmware does so in any case.
+    #[serde(default)]
+    pub serial_console: bool,
+}
+
+/// The flash chip in which UEFI firmware keeps its variables, boot entries among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VariableStoreConfig {
+    /// Its content, for example `OVMF_VARS_4M.fd` or what an earlier run left.
+    pub source: FileSource,
+    /// What the guest writes is kept in the file, across restarts; without it, the guest's changes last as long as the
+    /// machine and the file is only read.
+    #[serde(default)]
+    pub persistent: bool,
+}
+
+/// What the guest's SMBIOS tables show, `/sys/class/dmi/id` on Linux. Each text has at most 256 bytes and no control
+/// characters; an absent one is shown as not specified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SmbiosConfig {
+    /// The machine.
+    pub system: SmbiosSystem,
+    /// Its case.
+    pub chassis: SmbiosChassis,
+}
+
+/// The machine, as SMBIOS shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SmbiosSystem {
+    /// Who made it; `Orlop` if nothing is said.
+    pub manufacturer: String,
+    /// What it is called; `Virtual Machine` if nothing is said.
+    pub product: String,
+    /// Which version of it.
+    pub version: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Which of the product's configurations.
+    pub sku: String,
+    /// What it belongs to.
+    pub family: String,
+}
+
+impl Default for SmbiosSystem {
+    fn default() -> Self {
+        Self {
+            manufacturer: "Orlop".to_owned(),
+            product: "Virtual Machine".to_owned(),
+            version: String::new(),
+            serial: String::new(),
+            sku: String::new(),
+            family: String::new(),
+        }
+    }
+}
+
+/// The machine's case, as SMBIOS shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SmbiosChassis {
+    /// Who made it.
+    pub manufacturer: String,
+    /// Which version of it.
+    pub version: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Its owner's number for it.
+    pub asset: String,
+    /// Which of the product's configurations.
+    pub sku: String,
 }
 
 /// A kernel to start directly.

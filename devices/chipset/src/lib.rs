@@ -17,6 +17,8 @@
 
 mod clock;
 mod debug;
+mod flash;
+mod fw_cfg;
 mod power;
 mod pvpanic;
 mod registers;
@@ -32,11 +34,13 @@ use std::sync::Arc;
 use orlop_bus::BusDevice;
 
 pub use clock::{Clock, HostClock};
-pub use debug::DebugPort;
-pub use power::{PmTimer, PmTimerState, PowerManagement, PowerManagementState};
+pub use debug::{DebugConsole, DebugPort, TextSink};
+pub use flash::{BLOCK_BYTES, Flash, FlashMemory, FlashState};
+pub use fw_cfg::{Content, DmaMemory, FileName, FwCfg, FwCfgState, Items, NameTooLong, TRANSFER_MAX_BYTES};
+pub use power::{Pm1Control, PmTimer, PmTimerState, PowerManagement, PowerManagementState};
 pub use pvpanic::PvPanic;
 pub use reset::{I8042, ResetControl, ResetControlState, SystemPortA};
-pub use rtc::{MemorySizes, Rtc, RtcState};
+pub use rtc::{Inventory, Rtc, RtcState};
 pub use serial::{INPUT_BACKLOG_BYTES, Serial, SerialSink, SerialState};
 
 /// Where the devices answer in the port space, and by which global system interrupts they call.
@@ -55,8 +59,14 @@ pub mod ports {
     pub const SERIAL: Range<u64> = 0x3F8..0x400;
     /// GSI of the serial port: edge-triggered.
     pub const SERIAL_GSI: u32 = 4;
+    /// Firmware's debug console.
+    pub const DEBUG_CONSOLE: Range<u64> = 0x402..0x403;
     /// pvpanic.
     pub const PVPANIC: Range<u64> = 0x505..0x506;
+    /// fw_cfg: selector, data, address of a descriptor.
+    pub const FW_CFG: Range<u64> = 0x510..0x51C;
+    /// PM1 control: where Q35's is when its power management block is at 0x600.
+    pub const PM1_CONTROL: Range<u64> = 0x604..0x606;
     /// Power management timer: where Q35's is when its power management block is at 0x600.
     pub const PM_TIMER: Range<u64> = 0x608..0x60C;
     /// Sleep control, sleep status and event status, in a part of that block that Q35 leaves free.

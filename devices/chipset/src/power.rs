@@ -115,6 +115,42 @@ impl ByteRegisters for PowerManagement {
     }
 }
 
+/// The PM1 control register (ACPI 6.5 §4.8.3.2.1), of which there is only "go to sleep": UEFI firmware powers the machine
+/// off by it (OVMF's `ResetSystemLib`). It has no state. The tables name the sleep control register instead.
+pub struct Pm1Control {
+    power: PowerSink,
+}
+
+/// High byte of the register: the state to enter (bits 10 to 12), and go (bit 13). Off is 0 as on QEMU's Q35, which is
+/// what firmware was written for.
+const PM1_SLEEP_TYPE_MASK: u8 = 0b111 << 2;
+const PM1_SLEEP_ENABLE: u8 = 1 << 5;
+const PM1_SLEEP_TYPE_OFF: u8 = 0;
+
+impl Pm1Control {
+    /// A register that reports to `power`.
+    pub fn new(power: PowerSink) -> Self {
+        Self { power }
+    }
+}
+
+on_the_bus!(Pm1Control);
+
+impl ByteRegisters for Pm1Control {
+    const LEN: u8 = 2;
+
+    fn read_byte(&self, _offset: u8) -> u8 {
+        0
+    }
+
+    fn write_byte(&self, offset: u8, value: u8) {
+        let off = value & PM1_SLEEP_ENABLE != 0 && value & PM1_SLEEP_TYPE_MASK == PM1_SLEEP_TYPE_OFF;
+        if offset == 1 && off {
+            (self.power)(PowerEvent::Shutdown);
+        }
+    }
+}
+
 /// Ticks of the timer in a second (ACPI 6.5 §4.8.2.1).
 const PM_TIMER_HZ: u128 = 3_579_545;
 
@@ -225,6 +261,19 @@ mod tests {
         device.write(PowerManagement::EVENT_STATUS, &[0x34]);
         assert_eq!(events.take(), []);
         device.write(PowerManagement::SLEEP_CONTROL, &[0x34]);
+        assert_eq!(events.take(), [PowerEvent::Shutdown]);
+        survives_every_access(&device);
+    }
+
+    #[test]
+    fn firmware_powers_off_by_pm1_control() {
+        let events = Events::default();
+        let device = Pm1Control::new(events.sink());
+        device.write(0, &0x0000u16.to_le_bytes());
+        device.write(0, &0x3C00u16.to_le_bytes());
+        device.write(0, &[0x20]);
+        assert_eq!(events.take(), []);
+        device.write(0, &0x2000u16.to_le_bytes());
         assert_eq!(events.take(), [PowerEvent::Shutdown]);
         survives_every_access(&device);
     }

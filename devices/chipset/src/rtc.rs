@@ -53,19 +53,21 @@ const PM: u8 = 1 << 7;
 /// How long before a change of the second "update in progress" shows: 244 µs of warning and 1984 µs of update.
 const UPDATE_TIME: Duration = Duration::from_micros(244 + 1984);
 
-/// Sizes that firmware reads from the non-volatile memory, in bytes.
+/// What firmware learns of its machine from the non-volatile memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemorySizes {
-    /// RAM below 4 GiB.
+pub struct Inventory {
+    /// RAM below 4 GiB in bytes.
     pub low: u64,
-    /// RAM above 4 GiB.
+    /// RAM above 4 GiB in bytes.
     pub high: u64,
+    /// Processors.
+    pub processors: u32,
 }
 
 /// The device.
 pub struct Rtc {
     clock: Arc<dyn Clock>,
-    memory: MemorySizes,
+    inventory: Inventory,
     inner: Mutex<Inner>,
 }
 
@@ -93,21 +95,21 @@ impl State for RtcState {
 }
 
 impl Rtc {
-    /// A clock that shows `clock`'s time plus `offset_seconds`, and tells firmware of `memory`.
-    pub fn new(clock: Arc<dyn Clock>, offset_seconds: i64, memory: MemorySizes) -> Self {
+    /// A clock that shows `clock`'s time plus `offset_seconds`, and tells firmware of `inventory`.
+    pub fn new(clock: Arc<dyn Clock>, offset_seconds: i64, inventory: Inventory) -> Self {
         let offset = offset_seconds.clamp(-OFFSET_MAX_SECONDS, OFFSET_MAX_SECONDS);
-        Self { clock, memory, inner: Mutex::new(Inner { index: 0, offset, ram: initial_ram(memory) }) }
+        Self { clock, inventory, inner: Mutex::new(Inner { index: 0, offset, ram: initial_ram(inventory) }) }
     }
 
-    /// Machine reset. The battery keeps time and memory; only control registers and memory sizes start afresh.
+    /// Machine reset. The battery keeps time and memory; only control registers and the inventory start afresh.
     pub fn reset(&self) {
         let mut inner = self.lock();
         inner.index = 0;
-        let fresh = initial_ram(self.memory);
+        let fresh = initial_ram(self.inventory);
         for register in [REGISTER_A, REGISTER_B, REGISTER_C, REGISTER_D] {
             inner.put(register, byte_of(&fresh, register));
         }
-        for (register, value) in size_registers(self.memory) {
+        for (register, value) in inventory_registers(self.inventory) {
             inner.put(register, value);
         }
     }
@@ -297,10 +299,10 @@ fn byte_of(ram: &[u8; RAM_BYTES], register: u8) -> u8 {
     ram.get(usize::from(register)).copied().unwrap_or(0xff)
 }
 
-fn initial_ram(memory: MemorySizes) -> [u8; RAM_BYTES] {
+fn initial_ram(inventory: Inventory) -> [u8; RAM_BYTES] {
     let mut ram = [0; RAM_BYTES];
     let registers = [(REGISTER_A, A_DEFAULT), (REGISTER_B, B_24_HOURS), (REGISTER_D, D_VALID)];
-    for (register, value) in registers.into_iter().chain(size_registers(memory)) {
+    for (register, value) in registers.into_iter().chain(inventory_registers(inventory)) {
         if let Some(byte) = ram.get_mut(usize::from(register)) {
             *byte = value;
         }
@@ -308,16 +310,16 @@ fn initial_ram(memory: MemorySizes) -> [u8; RAM_BYTES] {
     ram
 }
 
-/// Where firmware looks for memory sizes: base memory in KiB (0x15), memory above 1 MiB in KiB (0x17, again 0x30),
+/// Where firmware looks (SeaBIOS `src/hw/rtc.h`): processors beside the first (0x5F), and memory sizes: base memory in KiB (0x15), memory above 1 MiB in KiB (0x17, again 0x30),
 /// above 16 MiB in 64 KiB (0x34) and above 4 GiB in 64 KiB (0x5B, three bytes). Each saturates.
-fn size_registers(memory: MemorySizes) -> [(u8, u8); 11] {
+fn inventory_registers(inventory: Inventory) -> [(u8, u8); 12] {
     const BASE_KIB: u16 = 640;
     let units = |bytes: u64, above: u64, unit: u64| bytes.saturating_sub(above) / unit;
     let word = |value: u64| u16::try_from(value).unwrap_or(u16::MAX).to_le_bytes();
     let [base_low, base_high] = BASE_KIB.to_le_bytes();
-    let [ext_low, ext_high] = word(units(memory.low, 1 << 20, 1 << 10));
-    let [mid_low, mid_high] = word(units(memory.low, 16 << 20, 64 << 10));
-    let high = u32::try_from(units(memory.high, 0, 64 << 10)).unwrap_or(u32::MAX).min(0xff_ffff);
+    let [ext_low, ext_high] = word(units(inventory.low, 1 << 20, 1 << 10));
+    let [mid_low, mid_high] = word(units(inventory.low, 16 << 20, 64 << 10));
+    let high = u32::try_from(units(inventory.high, 0, 64 << 10)).unwrap_or(u32::MAX).min(0xff_ffff);
     let [high_0, high_1, high_2, _] = high.to_le_bytes();
     [
         (0x15, base_low),
@@ -331,6 +333,7 @@ fn size_registers(memory: MemorySizes) -> [(u8, u8); 11] {
         (0x5B, high_0),
         (0x5C, high_1),
         (0x5D, high_2),
+        (0x5F, u8::try_from(inventory.processors.saturating_sub(1)).unwrap_or(u8::MAX)),
     ]
 }
 

@@ -27,7 +27,7 @@ use orlop_state::{Record, StateError};
 
 pub use config::{COMMAND, COMMAND_MEMORY, CONFIG_BYTES, ConfigSpace, ConfigState, Identity, LayoutError};
 pub use msix::{ENTRY_BYTES, Msix, MsixState, VECTORS_MAX, VectorState};
-pub use q35::{Bridge, host_bridge, lpc};
+pub use q35::{Bridge, MoveEcam, host_bridge, lpc};
 pub use root::{ConfigPorts, Ecam, PciRoot, RootError};
 
 /// Delivers message-signalled interrupts (PCI 3.0 §6.8).

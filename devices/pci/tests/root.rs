@@ -26,7 +26,7 @@ const ECAM: u64 = 0xb000_0000;
 fn root() -> (Arc<PciRoot>, Arc<Places>) {
     let places = Arc::new(Places::default());
     let root = PciRoot::new(places.clone());
-    root.insert(HOST, Arc::new(host_bridge(ECAM, 256))).unwrap();
+    root.insert(HOST, Arc::new(host_bridge(ECAM, 256, Box::new(|_| {})))).unwrap();
     root.insert(LPC, Arc::new(lpc(0x600))).unwrap();
     (root, places)
 }
@@ -258,4 +258,33 @@ fn vcpus_that_move_a_bar_at_once_leave_one_window() {
     });
     let windows: Vec<_> = root.function(bdf).unwrap().windows().iter().map(|w| (w.0, w.1)).collect();
     assert_eq!(*places.0.lock().unwrap(), windows);
+}
+
+#[test]
+fn pciexbar_moves_the_configuration_window() {
+    let moves: Arc<Mutex<Vec<Option<u64>>>> = Arc::default();
+    let log = Arc::clone(&moves);
+    let bridge = host_bridge(ECAM, 256, Box::new(move |to| log.lock().unwrap().push(to)));
+    let take = || std::mem::take(&mut *moves.lock().unwrap());
+    // As OVMF does it: off, upper half, lower half with "enable". The number of buses stays.
+    bridge.config_write(0x60, &0u32.to_le_bytes());
+    assert_eq!(take(), [None]);
+    bridge.config_write(0x64, &[0, 0, 0, 0]);
+    bridge.config_write(0x60, &0xE000_0007u32.to_le_bytes());
+    assert_eq!(take(), [Some(0xE000_0000)]);
+    let mut register = [0; 4];
+    bridge.config_read(0x60, &mut register);
+    assert_eq!(u32::from_le_bytes(register), 0xE000_0001);
+    // The same again, a neighbour, and a byte without effect move nothing.
+    bridge.config_write(0x60, &0xE000_0001u32.to_le_bytes());
+    bridge.config_write(0x5c, &[0xff; 4]);
+    bridge.config_write(0x68, &[0xff; 4]);
+    assert_eq!(take(), []);
+    let saved = bridge.save().unwrap();
+    bridge.reset();
+    assert_eq!(take(), [Some(ECAM)]);
+    bridge.restore(&saved).unwrap();
+    assert_eq!(take(), [Some(0xE000_0000)]);
+    bridge.config_write(0x64, &[0xff]);
+    assert_eq!(take(), [Some(0xF_E000_0000)]);
 }

@@ -11,7 +11,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, Power, Uart};
-use crate::layout::{ECAM_BYTES, ECAM_START, PCI_IO, PCI_LAST_BUS, PCI32};
+use crate::layout::{ECAM_BYTES, PCI_IO, PCI_LAST_BUS};
 
 const HEADER_BYTES: u32 = 36;
 /// Revision 2: integers have 64 bits.
@@ -69,8 +69,30 @@ fn processors(sink: &mut Vec<u8>, count: usize) {
 }
 
 fn pci_root(sink: &mut Vec<u8>, platform: &Platform) {
-    let pci64 = &platform.layout.pci64;
+    let space = &platform.pci;
     let [low_io, high_io] = &PCI_IO;
+    let bus = AddressSpace::<u16>::new_bus_number(0, PCI_LAST_BUS.into());
+    let configuration = IO::new(0xCF8, 0xCF8, 1, 8);
+    let io = [low_io, high_io].map(|io| AddressSpace::<u16>::new_io(*io.start(), *io.end(), None));
+    let memory32: Vec<_> = space
+        .memory32
+        .iter()
+        .map(|range| {
+            let (start, last) = (low(range.start), low(range.end - 1));
+            AddressSpace::<u32>::new_memory(AddressSpaceCacheable::NotCacheable, true, start, last, None)
+        })
+        .collect();
+    let memory64 = AddressSpace::<u64>::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        space.memory64.start,
+        space.memory64.end - 1,
+        None,
+    );
+    let mut resources: Vec<&dyn Aml> = vec![&bus, &configuration];
+    resources.extend(io.iter().map(|io| io as &dyn Aml));
+    resources.extend(memory32.iter().map(|memory| memory as &dyn Aml));
+    resources.push(&memory64);
     Device::new(
         "PCI0".into(),
         vec![
@@ -81,29 +103,7 @@ fn pci_root(sink: &mut Vec<u8>, platform: &Platform) {
             &Name::new("_BBN".into(), &ZERO),
             // No pin interrupts: every device signals by message.
             &Name::new("_PRT".into(), &Package::new(vec![])),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![
-                    &AddressSpace::<u16>::new_bus_number(0, PCI_LAST_BUS.into()),
-                    &IO::new(0xCF8, 0xCF8, 1, 8),
-                    &AddressSpace::<u16>::new_io(*low_io.start(), *low_io.end(), None),
-                    &AddressSpace::<u16>::new_io(*high_io.start(), *high_io.end(), None),
-                    &AddressSpace::<u32>::new_memory(
-                        AddressSpaceCacheable::NotCacheable,
-                        true,
-                        low(PCI32.start),
-                        low(PCI32.end - 1),
-                        None,
-                    ),
-                    &AddressSpace::<u64>::new_memory(
-                        AddressSpaceCacheable::NotCacheable,
-                        true,
-                        pci64.start,
-                        pci64.end - 1,
-                        None,
-                    ),
-                ]),
-            ),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
             &OperatingSystemCapabilities,
             &DeviceSpecificMethod,
         ],
@@ -182,7 +182,7 @@ fn motherboard(sink: &mut Vec<u8>, platform: &Platform) {
             &Name::new(
                 "_CRS".into(),
                 &ResourceTemplate::new(vec![
-                    &Memory32Fixed::new(true, low(ECAM_START), low(ECAM_BYTES)),
+                    &Memory32Fixed::new(true, low(platform.pci.ecam), low(ECAM_BYTES)),
                     &IO::new(platform.pm_timer_port, platform.pm_timer_port, 1, 4),
                     &port(power.sleep_control_port),
                     &port(power.sleep_status_port),

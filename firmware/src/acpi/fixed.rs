@@ -5,7 +5,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes};
-use crate::layout::{ECAM_START, IOAPIC_START, LAPIC_START, PCI_LAST_BUS};
+use crate::layout::{IOAPIC_START, LAPIC_START, PCI_LAST_BUS};
 
 /// Length of the header of every table (ACPI 6.5 §5.2.6).
 const HEADER_BYTES: u32 = 36;
@@ -97,9 +97,9 @@ pub(super) fn madt(platform: &Platform) -> Vec<u8> {
 }
 
 /// PCI configuration space (PCI firmware 3.3 §4.1.2): one segment, and the buses that are there.
-pub(super) fn mcfg() -> Vec<u8> {
+pub(super) fn mcfg(ecam: u64) -> Vec<u8> {
     let mut mcfg = acpi_tables::mcfg::MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM_START, 0, 0, PCI_LAST_BUS);
+    mcfg.add_ecam(ecam, 0, 0, PCI_LAST_BUS);
     bytes(&mcfg)
 }
 

@@ -6,6 +6,7 @@
 
 mod dsdt;
 mod fixed;
+mod relocatable;
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
-use crate::layout::{ACPI, MemoryLayout};
+pub use self::relocatable::{Checksum, Pointer, RSDP_CHECKSUMS, RSDP_XSDT, Relocatable};
+use crate::layout::{ACPI, ECAM_BYTES, ECAM_START, IOAPIC_START, MemoryLayout, PCI32};
 
 /// Who made the tables.
 const OEM_ID: [u8; 6] = *b"ORLOP ";
@@ -26,8 +28,8 @@ const ALIGNMENT: u64 = 16;
 /// The machine, as much of it as its tables tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
-    /// Where RAM and PCI windows are.
-    pub layout: MemoryLayout,
+    /// Where PCI is.
+    pub pci: PciSpace,
     /// APIC ids of the processors, the boot processor first.
     pub apic_ids: Vec<u32>,
     /// Power button, sleep and reset.
@@ -40,6 +42,40 @@ pub struct Platform {
     pub serial: Option<Uart>,
     /// Port of pvpanic, if there is one.
     pub pvpanic_port: Option<u16>,
+}
+
+/// The addresses that belong to PCI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciSpace {
+    /// The enhanced configuration mechanism.
+    pub ecam: u64,
+    /// Windows for BARs below 4 GiB.
+    pub memory32: Vec<Range<u64>>,
+    /// The window for 64-bit BARs.
+    pub memory64: Range<u64>,
+}
+
+impl PciSpace {
+    /// As a directly booted kernel finds it: nobody has moved anything.
+    pub fn of(layout: &MemoryLayout) -> Self {
+        Self { ecam: ECAM_START, memory32: vec![PCI32], memory64: layout.pci64.clone() }
+    }
+
+    /// As firmware leaves it that has put the configuration mechanism at `ecam`. It places BARs wherever the chipset
+    /// lets it: below the IOAPIC, and above RAM as far as processors with `address_bits` reach.
+    pub fn programmed(layout: &MemoryLayout, ecam: u64, address_bits: u32) -> Self {
+        let all = PCI32.start..IOAPIC_START;
+        let parts = [
+            all.start..ecam.clamp(all.start, all.end),
+            ecam.saturating_add(ECAM_BYTES).clamp(all.start, all.end)..all.end,
+        ];
+        let end = 1u64.checked_shl(address_bits).unwrap_or(u64::MAX).max(layout.pci64.end);
+        Self {
+            ecam,
+            memory32: parts.into_iter().filter(|part| !part.is_empty()).collect(),
+            memory64: layout.pci64.start..end,
+        }
+    }
 }
 
 /// Power button, sleep and reset.
@@ -105,19 +141,7 @@ impl Tables {
     pub fn of(platform: &Platform) -> Result<Self, TooLarge> {
         let mut next = Allocator(ACPI.start);
         let rsdp = next.take(Rsdp::len() as u64);
-        let mut tables = Vec::new();
-        let mut place = |name, bytes: Vec<u8>| {
-            let address = next.take(bytes.len() as u64);
-            tables.push(Table { name, address, bytes });
-            address
-        };
-        let dsdt = place("DSDT", dsdt::table(platform));
-        let listed = [
-            place("FACP", fixed::fadt(platform, dsdt)),
-            place("APIC", fixed::madt(platform)),
-            place("MCFG", fixed::mcfg()),
-        ];
-        let xsdt = place("XSDT", xsdt(&listed));
+        let Placed { mut tables, xsdt } = Placed::at(&mut next, platform);
         let end = next.0;
         tables.insert(0, Table { name: "RSDP", address: rsdp, bytes: bytes(&Rsdp::new(OEM_ID, xsdt)) });
         if end > ACPI.end {
@@ -129,6 +153,31 @@ impl Tables {
     /// Writes the tables to their places.
     pub fn write<M: GuestMemoryBackend>(&self, memory: &M) -> Result<(), GuestMemoryError> {
         self.tables.iter().try_for_each(|t| memory.write_slice(&t.bytes, GuestAddress(t.address)))
+    }
+}
+
+/// All tables but the root pointer, each at its address.
+struct Placed {
+    tables: Vec<Table>,
+    xsdt: u64,
+}
+
+impl Placed {
+    fn at(next: &mut Allocator, platform: &Platform) -> Self {
+        let mut tables = Vec::new();
+        let mut place = |name, bytes: Vec<u8>| {
+            let address = next.take(bytes.len() as u64);
+            tables.push(Table { name, address, bytes });
+            address
+        };
+        let dsdt = place("DSDT", dsdt::table(platform));
+        let listed = [
+            place("FACP", fixed::fadt(platform, dsdt)),
+            place("APIC", fixed::madt(platform)),
+            place("MCFG", fixed::mcfg(platform.pci.ecam)),
+        ];
+        let xsdt = place("XSDT", xsdt(&listed));
+        Self { tables, xsdt }
     }
 }
 

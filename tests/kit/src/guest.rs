@@ -2,7 +2,8 @@
 
 use orlop_api::config::{
     BootConfig, BootProtocol, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskConfig, FileSource,
-    KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig, TapSource, VmConfig, VsockConfig,
+    FirmwareConfig, KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig, SmbiosConfig,
+    TapSource, VariableStoreConfig, VmConfig, VsockConfig,
 };
 
 use crate::image;
@@ -16,6 +17,15 @@ pub enum KernelKind {
     Elf,
     /// The same ELF, entered by its PVH note.
     Pvh,
+}
+
+/// The distribution's firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirmwareKind {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF, with a variable store that lasts as long as the machine.
+    Uefi,
 }
 
 /// A small Linux guest from the initramfs image, or another kernel.
@@ -39,26 +49,63 @@ impl Guest {
             KernelKind::Pvh => ("vmlinux", BootProtocol::Pvh),
         };
         let mut guest = Self::kernel(image(file), "console=ttyS0 quiet");
-        let BootConfig::Kernel(kernel) = &mut guest.config.boot;
+        let kernel = guest.kernel_config();
         kernel.initramfs = Some(path(image("initramfs.cpio")));
         kernel.protocol = protocol;
         guest
     }
 
+    /// A machine with 256 MiB and one vCPU that starts by stock firmware, which boots its disks.
+    pub fn firmware(kind: FirmwareKind) -> Self {
+        let (code, variables) = match kind {
+            FirmwareKind::Bios => ("bios-256k.bin", None),
+            FirmwareKind::Uefi => ("OVMF_CODE_4M.fd", Some("OVMF_VARS_4M.fd")),
+        };
+        let variables =
+            variables.map(|file| VariableStoreConfig { source: path(image(file)), persistent: false });
+        Self::starting(BootConfig::Firmware(FirmwareConfig {
+            code: path(image(code)),
+            variables,
+            boot_order: Vec::new(),
+            menu_ms: 0,
+            serial_console: true,
+        }))
+    }
+
+    /// How firmware is started; the guest has one.
+    pub fn firmware_config(&mut self) -> &mut FirmwareConfig {
+        match &mut self.config.boot {
+            BootConfig::Firmware(firmware) => firmware,
+            BootConfig::Kernel(_) => panic!("this guest starts a kernel"),
+        }
+    }
+
+    fn kernel_config(&mut self) -> &mut KernelConfig {
+        match &mut self.config.boot {
+            BootConfig::Kernel(kernel) => kernel,
+            BootConfig::Firmware(_) => panic!("this guest starts by firmware"),
+        }
+    }
+
     /// Any kernel, without an initramfs.
     pub fn kernel(file: impl AsRef<std::path::Path>, cmdline: &str) -> Self {
+        Self::starting(BootConfig::Kernel(KernelConfig {
+            kernel: path(file),
+            initramfs: None,
+            cmdline: cmdline.into(),
+            protocol: BootProtocol::Auto,
+        }))
+    }
+
+    fn starting(boot: BootConfig) -> Self {
         Self {
             config: VmConfig {
                 name: "test".into(),
                 uuid: None,
                 cpus: CpuConfig::default(),
                 memory: MemoryConfig { size_bytes: 256 << 20, backing: MemoryBacking::Anonymous },
-                boot: BootConfig::Kernel(KernelConfig {
-                    kernel: path(file),
-                    initramfs: None,
-                    cmdline: cmdline.into(),
-                    protocol: BootProtocol::Auto,
-                }),
+                boot,
+                smbios: SmbiosConfig::default(),
                 clock: Default::default(),
                 serial: SerialConfig::default(),
                 disks: Vec::new(),
@@ -75,15 +122,14 @@ impl Guest {
     /// Runs `script` instead of waiting for commands, and powers off.
     #[must_use]
     pub fn script(mut self, script: &str) -> Self {
-        let BootConfig::Kernel(kernel) = &mut self.config.boot;
-        kernel.cmdline.push_str(&format!(" orlop.run=\"{script}\""));
+        self.kernel_config().cmdline.push_str(&format!(" orlop.run=\"{script}\""));
         self
     }
 
     /// More words for the kernel.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
-        let BootConfig::Kernel(kernel) = &mut self.config.boot;
+        let kernel = self.kernel_config();
         kernel.cmdline.push(' ');
         kernel.cmdline.push_str(argument);
         self

@@ -13,7 +13,7 @@ mod tools;
 mod vm;
 
 pub use console::Transcript;
-pub use guest::{Guest, KernelKind, path};
+pub use guest::{FirmwareKind, Guest, KernelKind, path};
 pub use host::{eventually, finished, host, host_job, try_host};
 pub use places::{agent, copy_of, image, probe, scratch, vmm};
 pub use shared::{Shared, Start};

@@ -220,7 +220,7 @@ async fn a_process_without_privileges_runs_a_machine_on_descriptors() {
         ["--fd", "kernel=5", "--fd", "initramfs=6", "--fd", "disk=7", "--fd", "kvm=8", "--fd", "tap=9"];
     let mut vm = Vm::process_in(directory, &starter, &arguments).await;
     let guest = small().disk("disk0", "").net("net0", "").with(|config| {
-        let BootConfig::Kernel(kernel) = &mut config.boot;
+        let BootConfig::Kernel(kernel) = &mut config.boot else { panic!("a kernel") };
         kernel.kernel = FileSource::Fd("kernel".into());
         kernel.initramfs = Some(FileSource::Fd("initramfs".into()));
         config.disks[0].source = FileSource::Fd("disk".into());

@@ -189,7 +189,7 @@ async fn a_kernel_that_is_none_is_refused_by_name_and_reason() {
     let long = with("/boot/kernel/cmdline", json!("x".repeat(2048)));
     place.refused(&long, BAD_CONFIG, &["boot.kernel.cmdline: ", "2048", "2047"]).await;
     let no_note = Guest::kernel(image("bzImage"), "").with(|config| {
-        let orlop_api::config::BootConfig::Kernel(kernel) = &mut config.boot;
+        let orlop_api::config::BootConfig::Kernel(kernel) = &mut config.boot else { panic!("a kernel") };
         kernel.initramfs = Some(orlop_kit::path(place.path("missing")));
     });
     let no_initramfs = serde_json::to_value(no_note.config).expect("plain data");

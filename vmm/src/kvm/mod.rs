@@ -15,6 +15,6 @@ pub use cpuid::{HostCpu, describe as describe_cpuid, guest_cpuid};
 pub use exits::{ExitCounters, ExitReason};
 pub use host::{HostKvm, KvmError, KvmSource};
 pub use kick::{Kicker, VcpuThread, install_kick_handler};
-pub use power_on::{ChipsAtPowerOn, VcpuAtPowerOn};
+pub use power_on::{ChipsAtPowerOn, MemoryTypes, VcpuAtPowerOn};
 pub use vcpu::{Exit, Vcpu};
-pub use vm::{IrqLine, MemorySlots, MsiSender, Vm};
+pub use vm::{IrqLine, MemorySlots, MsiSender, RomSlot, Vm};

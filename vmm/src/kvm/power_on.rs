@@ -16,14 +16,13 @@ use super::KvmError;
 /// Model-specific registers that hold state of a guest (SDM vol 4 §2.1; the paravirtual ones: Linux
 /// `Documentation/virt/kvm/x86/msr.rst`), with the value at power-on. Time stamp counter first: writing it to every
 /// vCPU within a second keeps them in step.
-const MSRS: [(u32, u64); 27] = [
+const MSRS: [(u32, u64); 26] = [
     (0x10, 0),        // IA32_TIME_STAMP_COUNTER
     (0x174, 0),       // IA32_SYSENTER_CS
     (0x175, 0),       // IA32_SYSENTER_ESP
     (0x176, 0),       // IA32_SYSENTER_EIP
     (0x1a0, 1),       // IA32_MISC_ENABLE: fast strings
     (0x277, PAT),     // IA32_PAT
-    (0x2ff, 0x806),   // IA32_MTRR_DEF_TYPE: enabled, write-back
     (0x3b, 0),        // IA32_TSC_ADJUST
     (0x48, 0),        // IA32_SPEC_CTRL
     (0x6a0, 0),       // IA32_U_CET
@@ -45,6 +44,27 @@ const MSRS: [(u32, u64); 27] = [
     (0x4b56_4d04, 0), // MSR_KVM_PV_EOI_EN
     (0x4b56_4d06, 0), // MSR_KVM_ASYNC_PF_INT
 ];
+
+/// IA32_MTRR_DEF_TYPE (SDM vol 3 §12.11.2.1).
+const MTRR_DEF_TYPE: u32 = 0x2ff;
+
+/// The memory types that a processor starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryTypes {
+    /// As after power-on: the type ranges are off and everything is uncacheable. Firmware sets them up.
+    PowerOn,
+    /// As firmware leaves them for a kernel: everything is write-back.
+    WriteBack,
+}
+
+impl MemoryTypes {
+    fn default_type(self) -> u64 {
+        match self {
+            Self::PowerOn => 0,
+            Self::WriteBack => 0x806,
+        }
+    }
+}
 
 /// Bases and masks of the variable memory type ranges (SDM vol 3 §12.11.2.3): none is valid at power-on.
 const MTRR_VARIABLE: std::ops::Range<u32> = 0x200..0x210;
@@ -68,10 +88,11 @@ pub struct VcpuAtPowerOn {
     debug: kvm_debugregs,
     lapic: kvm_lapic_state,
     events: kvm_vcpu_events,
+    memory_types: MemoryTypes,
 }
 
 impl VcpuAtPowerOn {
-    pub(super) fn take(fd: &VcpuFd) -> Result<Self, KvmError> {
+    pub(super) fn take(fd: &VcpuFd, memory_types: MemoryTypes) -> Result<Self, KvmError> {
         let mut lapic = fd.get_lapic().map_err(KvmError::of("KVM_GET_LAPIC"))?;
         set_lapic_register(&mut lapic, LINT0, EXT_INT);
         set_lapic_register(&mut lapic, LINT1, NMI);
@@ -86,6 +107,7 @@ impl VcpuAtPowerOn {
             debug: fd.get_debug_regs().map_err(KvmError::of("KVM_GET_DEBUGREGS"))?,
             lapic,
             events: fd.get_vcpu_events().map_err(KvmError::of("KVM_GET_VCPU_EVENTS"))?,
+            memory_types,
         })
     }
 
@@ -96,7 +118,8 @@ impl VcpuAtPowerOn {
         fd.set_xcrs(&self.xcrs).map_err(KvmError::of("KVM_SET_XCRS"))?;
         fd.set_debug_regs(&self.debug).map_err(KvmError::of("KVM_SET_DEBUGREGS"))?;
         fd.set_lapic(&self.lapic).map_err(KvmError::of("KVM_SET_LAPIC"))?;
-        for (index, data) in MSRS.into_iter().chain(MTRR_VARIABLE.map(|index| (index, 0))) {
+        let types = [(MTRR_DEF_TYPE, self.memory_types.default_type())];
+        for (index, data) in MSRS.into_iter().chain(types).chain(MTRR_VARIABLE.map(|index| (index, 0))) {
             set_msr(fd, index, data)?;
         }
         fd.set_vcpu_events(&self.events).map_err(KvmError::of("KVM_SET_VCPU_EVENTS"))

@@ -12,7 +12,7 @@ use kvm_ioctls::VcpuFd;
 use orlop_firmware::kernel::{EntryPoint, Segment, TableRegister};
 
 use super::exits::{ExitCounters, ExitReason};
-use super::{Kicker, KvmError, VcpuAtPowerOn};
+use super::{Kicker, KvmError, MemoryTypes, VcpuAtPowerOn};
 
 /// What a vCPU needs the VMM for.
 pub enum Exit<'a> {
@@ -97,8 +97,8 @@ impl Vcpu {
     }
 
     /// Everything that a reset must bring back. Taken once, before the first instruction.
-    pub fn at_power_on(&self) -> Result<VcpuAtPowerOn, KvmError> {
-        VcpuAtPowerOn::take(&self.fd)
+    pub fn at_power_on(&self, memory_types: MemoryTypes) -> Result<VcpuAtPowerOn, KvmError> {
+        VcpuAtPowerOn::take(&self.fd, memory_types)
     }
 
     /// Puts the vCPU back to power-on. The first one is then to be given its registers by [`Self::enter`]; the others

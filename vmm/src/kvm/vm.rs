@@ -5,12 +5,14 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use orlop_firmware::layout::{KVM_IDENTITY_MAP_START, KVM_TSS_START, LAPIC_START};
 use orlop_pci::MsiSink;
 use orlop_virtio::Ram;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{ChipsAtPowerOn, HostKvm, KvmError, Vcpu};
@@ -21,6 +23,47 @@ const MSI_WINDOW_BYTES: u64 = 1 << 20;
 /// One virtual machine. Clones of the reference share it; the kernel keeps it while any of them lives.
 pub struct Vm {
     fd: Arc<VmFd>,
+}
+
+/// Slots of read-only memory, above those of RAM, of which there are two at most.
+const ROM_SLOTS_START: u32 = 16;
+
+/// Read-only memory of the guest. The slot goes before the memory does.
+pub struct RomSlot {
+    fd: Arc<VmFd>,
+    slot: u32,
+    memory: Arc<MmapRegion<()>>,
+    address: u64,
+}
+
+impl RomSlot {
+    /// The guest sees it from now on.
+    pub fn show(&self) -> Result<(), KvmError> {
+        self.set(self.memory.size() as u64)
+    }
+
+    /// The guest's reads become exits, as its writes are.
+    pub fn hide(&self) -> Result<(), KvmError> {
+        self.set(0)
+    }
+
+    fn set(&self, memory_size: u64) -> Result<(), KvmError> {
+        let region = kvm_userspace_memory_region {
+            slot: self.slot,
+            flags: KVM_MEM_READONLY,
+            guest_phys_addr: self.address,
+            memory_size,
+            userspace_addr: self.memory.as_ptr() as u64,
+        };
+        set_slot(&self.fd, region)
+    }
+}
+
+impl Drop for RomSlot {
+    fn drop(&mut self) {
+        // A slot that never was cannot be taken away; nothing else can fail.
+        let _ = self.hide();
+    }
 }
 
 /// Guest memory as KVM knows it. The slots, and with them every vCPU's view of memory, go before the memory does.
@@ -60,6 +103,12 @@ impl Vm {
             set_slot(&self.fd, region)?;
         }
         Ok(slots)
+    }
+
+    /// Memory that the guest reads and runs but does not write, at `address`: its writes become exits (KVM api §4.35).
+    /// It is not shown yet. `number` tells it from other such memory.
+    pub fn add_rom(&self, number: u32, memory: Arc<MmapRegion<()>>, address: u64) -> RomSlot {
+        RomSlot { fd: Arc::clone(&self.fd), slot: ROM_SLOTS_START + number, memory, address }
     }
 
     /// A new vCPU with the local APIC identifier `apic_id`.
@@ -120,8 +169,8 @@ impl Drop for MemorySlots {
 
 fn set_slot(fd: &VmFd, region: kvm_userspace_memory_region) -> Result<(), KvmError> {
     #[expect(unsafe_code, reason = "the kernel writes guest memory on the guest's behalf")]
-    // SAFETY: the region is either a whole mapping of guest memory, which `MemorySlots` keeps alive until it has taken
-    // the slot away, or of length zero. Everything else in this process reaches that memory through vm-memory, which
+    // SAFETY: the region is either a whole mapping of guest memory, which `MemorySlots` or `RomSlot` keeps alive until it
+    // has taken the slot away, or of length zero. Everything else in this process reaches that memory through vm-memory, which
     // treats it as shared with the guest.
     unsafe { fd.set_user_memory_region(region) }.map_err(KvmError::of("KVM_SET_USER_MEMORY_REGION"))
 }

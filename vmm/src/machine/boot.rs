@@ -1,24 +1,32 @@
-//! The kernel that a machine starts, and starts anew after a reset.
+//! What a machine starts, and starts anew after a reset: a kernel, or stock firmware.
 
-use std::fs::File;
+mod firmware;
+mod kernel;
 
-use orlop_api::config::{BootProtocol, KernelConfig};
-use orlop_chipset::{PowerManagement, ports};
-use orlop_firmware::acpi::{self, Tables};
-use orlop_firmware::kernel::{self, Boot, Choice, EntryPoint, LoadError, Part};
-use orlop_firmware::reset_vector;
+use orlop_firmware::acpi::{self, PciSpace};
+use orlop_firmware::image::BadSize;
+use orlop_firmware::kernel::{LoadError, Part};
+use orlop_firmware::smbios::{self, Chassis, Description, System};
 use orlop_virtio::Ram;
 
-use super::files::{Access, FileError, Files};
-use super::plan::Plan;
+pub use self::firmware::{FirmwareSource, RomFile, VariableStore};
+use self::kernel::KernelSource;
+use super::files::{FileError, Files};
+use super::memory::MemoryError;
+use super::plan::{BootPlan, Plan};
+use super::platform;
+use super::vcpu::Start;
+use crate::kvm::MemoryTypes;
 
-/// The open files of a kernel.
-pub struct BootSource {
-    kernel: File,
-    initramfs: Option<File>,
+/// The files of what is started, open.
+pub enum BootSource {
+    /// A kernel.
+    Kernel(KernelSource),
+    /// Firmware.
+    Firmware(FirmwareSource),
 }
 
-/// Why a kernel cannot be started.
+/// Why something cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The kernel cannot be opened.
@@ -30,6 +38,31 @@ pub enum BootError {
     /// One of them is not what it should be.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A file of the firmware cannot be opened.
+    #[error("{source}")]
+    Rom {
+        /// Which.
+        file: RomFile,
+        /// What is wrong.
+        source: FileError,
+    },
+    /// A file of the firmware cannot be read, or does not stay as it is.
+    #[error("{file} cannot be used: {source}")]
+    RomRead {
+        /// Which.
+        file: RomFile,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file of the firmware has a size that it cannot have.
+    #[error(transparent)]
+    RomSize(#[from] BadSize),
+    /// There is no memory for the firmware.
+    #[error(transparent)]
+    RomMemory(#[from] MemoryError),
+    /// The machine has no memory where a BIOS belongs.
+    #[error("the machine has no memory for its BIOS: {0}")]
+    Shadow(String),
     /// The firmware tables cannot be written.
     #[error("{0}")]
     Tables(String),
@@ -47,71 +80,97 @@ impl BootError {
             ) => "boot.kernel.initramfs",
             Self::Load(LoadError::CmdlineTooLong { .. } | LoadError::CmdlineNul(_)) => "boot.kernel.cmdline",
             Self::Load(LoadError::NoPvhEntry) => "boot.kernel.protocol",
-            Self::Load(LoadError::DoesNotFit { .. }) => "memory.size_bytes",
-            _ => "boot.kernel.kernel",
+            Self::Load(LoadError::DoesNotFit { .. }) | Self::Shadow(_) => "memory.size_bytes",
+            Self::Rom { file, .. } | Self::RomRead { file, .. } => file.field(),
+            Self::RomSize(BadSize { part, .. }) => RomFile(*part).field(),
+            Self::RomMemory(_) => "boot.firmware.code",
+            Self::Kernel(_) | Self::Load(_) | Self::Tables(_) => "boot.kernel.kernel",
         }
+    }
+
+    /// Whether it is the host that does not give what is asked for.
+    pub fn is_of_the_host(&self) -> bool {
+        matches!(self, Self::Kernel(_) | Self::Initramfs(_) | Self::Rom { .. } | Self::RomMemory(_))
     }
 }
 
 impl BootSource {
-    /// Opens what `kernel` names.
-    pub fn open(kernel: &KernelConfig, files: &mut Files) -> Result<Self, BootError> {
-        let initramfs = kernel.initramfs.as_ref().map(|source| files.open(source, Access::Read));
-        Ok(Self {
-            kernel: files.open(&kernel.kernel, Access::Read).map_err(BootError::Kernel)?,
-            initramfs: initramfs.transpose().map_err(BootError::Initramfs)?,
+    /// Opens what `boot` names.
+    pub fn open(boot: &BootPlan, files: &mut Files) -> Result<Self, BootError> {
+        Ok(match boot {
+            BootPlan::Kernel(kernel) => Self::Kernel(KernelSource::open(kernel, files)?),
+            BootPlan::Firmware(firmware) => Self::Firmware(FirmwareSource::open(&firmware.config, files)?),
         })
     }
 
-    /// Puts the kernel and everything that it finds into `ram`, which is zero.
-    pub fn load(&mut self, ram: &Ram, plan: &Plan) -> Result<EntryPoint, BootError> {
-        let tables = Tables::of(&described(plan)).map_err(|e| BootError::Tables(e.to_string()))?;
-        tables.write(ram).map_err(|e| BootError::Tables(e.to_string()))?;
-        let reset = reset_vector::write(ram, port(ports::RESET_CONTROL), RESET_VALUE);
-        reset.map_err(|e| BootError::Tables(e.to_string()))?;
-        let boot = Boot {
-            kernel: &mut self.kernel,
-            initramfs: self.initramfs.as_mut(),
-            cmdline: &plan.kernel.cmdline,
-            protocol: match plan.kernel.protocol {
-                BootProtocol::Auto => Choice::Auto,
-                BootProtocol::Linux64 => Choice::Linux64,
-                BootProtocol::Pvh => Choice::Pvh,
-            },
-            rsdp: Some(tables.rsdp),
-        };
-        Ok(kernel::load(ram, &plan.layout, boot)?.entry)
+    /// Puts what is started, and everything that it finds, into `ram`, which is zero; says where the first vCPU starts.
+    pub fn load(&mut self, ram: &Ram, plan: &Plan) -> Result<Start, BootError> {
+        match (self, &plan.boot) {
+            (Self::Kernel(source), BootPlan::Kernel(kernel)) => {
+                source.load(ram, plan, kernel).map(Start::Entry)
+            }
+            (Self::Firmware(source), _) => source.load(ram).map(|()| Start::Vector),
+            (Self::Kernel(_), BootPlan::Firmware(_)) => {
+                unreachable!("a source is opened from the plan that it is loaded by")
+            }
+        }
+    }
+
+    /// The memory types that processors start with.
+    pub fn memory_types(&self) -> MemoryTypes {
+        match self {
+            Self::Kernel(_) => MemoryTypes::WriteBack,
+            Self::Firmware(_) => MemoryTypes::PowerOn,
+        }
     }
 }
 
-/// The value of the reset control register that resets everything (ICH9 datasheet §13.7.5).
-const RESET_VALUE: u8 = 0x06;
-
-/// The board as the firmware tables tell it.
-fn described(plan: &Plan) -> acpi::Platform {
-    let start = port(ports::POWER_MANAGEMENT.start);
-    let power = acpi::Power {
-        sleep_control_port: start + port(PowerManagement::SLEEP_CONTROL),
-        sleep_status_port: start + port(PowerManagement::SLEEP_STATUS),
-        s5: PowerManagement::S5,
-        event_status_port: start + port(PowerManagement::EVENT_STATUS),
-        event_gsi: ports::GED_GSI,
-        reset_port: port(ports::RESET_CONTROL),
-        reset_value: RESET_VALUE,
-    };
-    let uart = acpi::Uart { port: port(ports::SERIAL.start), gsi: ports::SERIAL_GSI };
+/// The board as the ACPI tables tell it, with PCI at `pci`.
+pub fn described(plan: &Plan, pci: PciSpace) -> acpi::Platform {
     acpi::Platform {
-        layout: plan.layout.clone(),
+        pci,
         apic_ids: plan.topology.apic_ids(),
-        power,
-        pm_timer_port: port(ports::PM_TIMER.start),
-        rtc_port: port(ports::RTC.start),
-        serial: plan.config.serial.enabled.then_some(uart),
-        pvpanic_port: plan.config.panic.then_some(port(ports::PVPANIC.start)),
+        power: platform::acpi_power(),
+        pm_timer_port: platform::port(orlop_chipset::ports::PM_TIMER.start),
+        rtc_port: platform::port(orlop_chipset::ports::RTC.start),
+        serial: plan.config.serial.enabled.then(platform::acpi_serial),
+        pvpanic_port: plan.config.panic.then(|| platform::port(orlop_chipset::ports::PVPANIC.start)),
     }
 }
 
-/// An address of the port space, which has 2^16.
-const fn port(address: u64) -> u16 {
-    (address & 0xffff) as u16
+/// The machine as SMBIOS shows it.
+pub fn smbios(plan: &Plan) -> Description {
+    let config = &plan.config.smbios;
+    let (system, chassis) = (config.system.clone(), config.chassis.clone());
+    Description {
+        uuid: plan.uuid(),
+        system: System {
+            manufacturer: system.manufacturer,
+            product: system.product,
+            version: system.version,
+            serial: system.serial,
+            sku: system.sku,
+            family: system.family,
+        },
+        chassis: Chassis {
+            manufacturer: chassis.manufacturer,
+            version: chassis.version,
+            serial: chassis.serial,
+            asset: chassis.asset,
+            sku: chassis.sku,
+        },
+        sockets: plan.topology.sockets(),
+        cores: plan.topology.cores(),
+        threads: plan.topology.threads(),
+        layout: plan.layout.clone(),
+    }
+}
+
+fn tables_error(error: impl std::fmt::Display) -> BootError {
+    BootError::Tables(error.to_string())
+}
+
+/// SMBIOS for a kernel that is started without firmware.
+fn write_smbios(ram: &Ram, plan: &Plan) -> Result<(), BootError> {
+    smbios::Tables::of(&smbios(plan), smbios::BiosInformation::Ours).write(ram).map_err(tables_error)
 }

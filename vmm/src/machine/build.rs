@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   1 devices opened    files, taps, sockets: whatever the host may refuse
-//!   2 memory, kernel    guest RAM, and in it what the guest starts
+//!   2 memory, boot      guest RAM, and in it what the guest starts
 //!   3 KVM               virtual machine, board, vCPUs
 //!   4 confinement       of this thread, and so of every thread that it starts
-//!   5 threads           of devices and vCPUs; the first vCPU at the kernel's entry
+//!   5 threads           of devices and vCPUs; the first vCPU where it starts
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use orlop_api::device::DeviceKind;
 use orlop_api::event::EventKind;
-use orlop_bus::BusError;
 use orlop_pci::{Bdf, Function, PciRoot, RootError};
 use orlop_virtio::{Fault, Platform as Frame, Ram, VirtioPci};
 
@@ -24,7 +23,7 @@ use super::files::Files;
 use super::machine::{DeviceSeat, Keep, Machine};
 use super::memory::{self, MemoryError};
 use super::plan::{Plan, Slot};
-use super::platform::Platform;
+use super::platform::{Platform, PlatformError, Surroundings};
 use super::registry::{Built, DeviceError};
 use super::vcpu::{Alarm, Buses, VcpuHandle};
 use super::windows::PciWindows;
@@ -57,15 +56,15 @@ pub enum BuildError {
         /// What the frame says.
         source: orlop_virtio::BuildError,
     },
-    /// The kernel cannot be started.
+    /// Kernel or firmware cannot be started.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The board cannot be had.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     /// The process cannot be confined.
     #[error(transparent)]
     Jail(#[from] JailError),
-    /// Two things of the plan are in one place.
-    #[error("the plan puts two devices in one place: {0}")]
-    Bus(#[from] BusError),
     /// Two functions of the plan are in one place.
     #[error("the plan puts two functions in one place: {0}")]
     Root(#[from] RootError),
@@ -88,9 +87,10 @@ impl BuildError {
         match self {
             Self::Kvm(_) => exit::NO_KVM,
             Self::Memory(_) | Self::Device { .. } => exit::HOST,
-            Self::Boot(BootError::Kernel(_) | BootError::Initramfs(_)) => exit::HOST,
+            Self::Boot(error) if error.is_of_the_host() => exit::HOST,
             Self::Boot(_) => exit::BAD_CONFIG,
-            Self::Frame { .. } | Self::Jail(_) | Self::Bus(_) | Self::Root(_) => exit::FAILED,
+            Self::Platform(PlatformError::Kvm(_)) => exit::NO_KVM,
+            Self::Frame { .. } | Self::Jail(_) | Self::Platform(_) | Self::Root(_) => exit::FAILED,
         }
     }
 }
@@ -105,6 +105,8 @@ pub struct Means<'a> {
     pub files: &'a mut Files,
     /// Where serial output goes.
     pub console: &'a Console,
+    /// Where firmware's messages go.
+    pub firmware_log: &'a Console,
     /// Where it is told when a driver breaks a device.
     pub events: &'a EventLog,
     /// Who is told of the guest's acts.
@@ -113,10 +115,10 @@ pub struct Means<'a> {
     pub jail: &'a Arc<Jail>,
 }
 
-/// Builds the machine; its vCPUs stand at the kernel's entry.
+/// Builds the machine; its vCPUs stand where they start.
 pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
-    let Means { kvm, cpu, files, console, events, alarm, jail } = means;
-    let mut boot = BootSource::open(&plan.kernel, files)?;
+    let Means { kvm, cpu, files, console, firmware_log, events, alarm, jail } = means;
+    let mut boot = BootSource::open(&plan.boot, files)?;
     let mut opened = Vec::new();
     let mut slots = Vec::new();
     let (plan, planned) = plan.split();
@@ -130,16 +132,15 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
 
     install_kick_handler()?;
     let ram = Arc::new(memory::allocate(&plan.layout, plan.backing)?);
-    let entry = boot.load(&ram, &plan)?;
+    let start = boot.load(&ram, &plan)?;
     let vm = Arc::new(Vm::new(kvm)?);
     let memory_slots = vm.set_memory(&ram)?;
     let buses = Arc::new(Buses::default());
     let windows = Arc::new(PciWindows::new(&buses.memory, Arc::clone(&vm), plan.layout.clone()));
     let root = PciRoot::new(windows.clone());
-    for (bdf, bridge) in Platform::bridges() {
-        root.insert(bdf, Arc::new(bridge))?;
-    }
-    let platform = Platform::new(&plan, &vm, &buses, root, &alarm, console)?;
+    let surroundings =
+        Surroundings { vm: &vm, buses: &buses, ram: &ram, alarm: &alarm, console, firmware_log };
+    let platform = Platform::new(&plan, &boot, root, &surroundings)?;
     let vcpus = (0..plan.topology.vcpus()).map(|index| {
         let vcpu = vm.create_vcpu(plan.topology.apic_id(index))?;
         vcpu.set_cpuid(&cpuid(&guest_cpuid(cpu, &plan.topology, index))?)?;
@@ -159,13 +160,13 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let vcpus = vcpus.into_iter().zip(0..).map(|(vcpu, index)| {
         let jail = Arc::clone(jail);
         let confine = move || jail.confine_or_end(ThreadKind::Vcpu);
-        VcpuHandle::spawn(index, vcpu, Arc::clone(&buses), Arc::clone(&alarm), confine)
+        VcpuHandle::spawn(index, vcpu, Arc::clone(&buses), Arc::clone(&alarm), boot.memory_types(), confine)
     });
     let vcpus = vcpus.collect::<Result<_, _>>()?;
 
     let keep = Keep { buses, memory_slots };
     let machine = Machine { vcpus, platform, devices, windows, msi, alarm, boot, plan, chips, keep, ram, vm };
-    machine.at_entry(&entry)?;
+    machine.at_start(start)?;
     Ok(machine)
 }
 

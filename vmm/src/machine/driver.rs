@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::console::Console;
 use super::events::now_unix_ms;
+use super::firmware_log::FirmwareLog;
 use super::handle::{Mailbox, Refusal, Reply, Request};
 use super::hands::{Created, Done, Job, answer};
 use super::outcome::Outcome;
@@ -41,6 +42,7 @@ pub struct Driver {
     pub(super) config: Option<VmConfig>,
     pub(super) serial: Option<Arc<Serial>>,
     pub(super) log: Option<SerialLog>,
+    pub(super) firmware_log: FirmwareLog,
     pub(super) booted_at_unix_ms: Option<u64>,
     pub(super) resets: u64,
     /// Commands that wait for the step in progress.
@@ -104,6 +106,7 @@ impl Driver {
                         console.feed(|bytes| serial.input(bytes));
                     }
                 }
+                () = self.firmware_log.copy() => {}
                 copied = copy(&mut self.log) => if copied.is_err() { self.log = None },
             }
         };
@@ -230,6 +233,7 @@ impl Driver {
         let _ = self.jobs.send(Job::End { drain, done });
         // A device that cannot drain must not keep the process.
         let _ = tokio::time::timeout(if drain { DRAIN } else { TAKE_APART }, apart).await;
+        self.firmware_log.finish();
         if let Some(log) = &mut self.log {
             // There is nobody left to tell.
             let _ = log.finish();

@@ -19,6 +19,8 @@ pub struct Files {
 pub enum Access {
     /// Read it.
     Read,
+    /// Read and write it; it exists.
+    Update,
     /// Append to it; it is made if it does not exist.
     Append,
 }
@@ -65,6 +67,7 @@ impl Files {
         };
         let (options, what) = match access {
             Access::Read => (OpenOptions::new().read(true).clone(), "reading"),
+            Access::Update => (OpenOptions::new().read(true).write(true).clone(), "writing"),
             Access::Append => (OpenOptions::new().append(true).create(true).mode(0o640).clone(), "writing"),
         };
         // Without O_NONBLOCK opening a pipe would wait for its other end.

@@ -69,6 +69,8 @@ pub struct Hands {
     pub files: Files,
     /// The serial console's hub.
     pub console: Console,
+    /// Where firmware's messages go.
+    pub firmware_log: Console,
     /// The log of what happens.
     pub events: EventLog,
     /// Who is told of the guest's acts.
@@ -156,6 +158,7 @@ impl Hands {
             cpu: &cpu,
             files: &mut self.files,
             console: &self.console,
+            firmware_log: &self.firmware_log,
             events: &self.events,
             alarm: Arc::clone(&self.alarm),
             jail: &self.jail,

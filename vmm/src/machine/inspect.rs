@@ -7,24 +7,23 @@ use orlop_api::vcpu::VcpuInfo;
 use orlop_virtio::QueueInspection;
 
 use super::machine::DeviceSeat;
+use super::platform::Platform;
 use super::vcpu::VcpuHandle;
 use super::windows::PciWindows;
 use crate::kvm::MsiSender;
 
 /// The board itself, with what it counts.
-pub fn platform(msi: &MsiSender, windows: &PciWindows) -> DeviceInfo {
+pub fn platform(msi: &MsiSender, windows: &PciWindows, board: &Platform) -> DeviceInfo {
     let (sent, dropped) = msi.counts();
-    let counters = [
-        ("msi_sent".to_owned(), sent),
-        ("msi_dropped".to_owned(), dropped),
-        ("pci_windows_refused".to_owned(), windows.refused()),
-    ];
+    let mut counters =
+        vec![("msi_sent", sent), ("msi_dropped", dropped), ("pci_windows_refused", windows.refused())];
+    counters.extend(board.counters());
     DeviceInfo {
         id: "platform".to_owned(),
         kind: DeviceKind::Platform,
         pci_address: None,
         virtio: None,
-        counters: counters.into_iter().collect(),
+        counters: counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::mpsc::Receiver;
 use orlop_api::device::{DeviceInfo, DeviceKind};
 use orlop_api::vcpu::VcpuInfo;
 use orlop_chipset::Serial;
-use orlop_firmware::kernel::EntryPoint;
 use orlop_pci::Bdf;
 use orlop_virtio::{Ram, VirtioPci};
 
@@ -16,7 +15,7 @@ use super::memory;
 use super::plan::Plan;
 use super::platform::Platform;
 use super::registry::Controls;
-use super::vcpu::{Alarm, Buses, VcpuHandle};
+use super::vcpu::{Alarm, Buses, Start, VcpuHandle};
 use super::windows::PciWindows;
 use crate::kvm::{ChipsAtPowerOn, KvmError, MemorySlots, MsiSender, Vm};
 
@@ -75,10 +74,10 @@ pub enum ResetError {
 }
 
 impl Machine {
-    /// Puts every vCPU to power-on, the first one at the kernel's `entry`. None runs.
-    pub(super) fn at_entry(&self, entry: &EntryPoint) -> Result<(), KvmError> {
-        let mut entry = Some(*entry);
-        self.vcpus.iter().try_for_each(|vcpu| vcpu.reset(entry.take()))
+    /// Puts every vCPU to power-on, the first one where it is to `start`. None runs.
+    pub(super) fn at_start(&self, start: Start) -> Result<(), KvmError> {
+        let starts = std::iter::once(start).chain(std::iter::repeat(Start::Wait));
+        self.vcpus.iter().zip(starts).try_for_each(|(vcpu, start)| vcpu.reset(start))
     }
 
     /// Lets the vCPUs run.
@@ -111,14 +110,14 @@ impl Machine {
         self.run();
     }
 
-    /// Puts everything back to power-on and loads the kernel anew. The vCPUs stand still after it.
+    /// Puts everything back to power-on and loads what is started anew. The vCPUs stand still after it.
     pub fn reset(&mut self) -> Result<(), ResetError> {
         self.halt();
         self.platform.reset();
         self.vm.reset_chips(&self.chips)?;
         memory::discard(&self.ram)?;
-        let entry = self.boot.load(&self.ram, &self.plan)?;
-        self.at_entry(&entry)?;
+        let start = self.boot.load(&self.ram, &self.plan)?;
+        self.at_start(start)?;
         self.alarm.clear();
         Ok(())
     }
@@ -150,7 +149,7 @@ impl Machine {
 
     /// Every device as it is now.
     pub fn inspect_devices(&self) -> Vec<DeviceInfo> {
-        let mut infos = vec![inspect::platform(&self.msi, &self.windows)];
+        let mut infos = vec![inspect::platform(&self.msi, &self.windows, &self.platform)];
         infos.extend(self.devices.iter().map(inspect::device));
         infos
     }

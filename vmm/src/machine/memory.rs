@@ -75,6 +75,14 @@ pub fn allocate(layout: &MemoryLayout, backing: MemoryBacking) -> Result<Ram, Me
     Ram::from_regions(regions).map_err(|e| MemoryError::Map(e.to_string()))
 }
 
+/// Maps zeroed anonymous memory that is no RAM of the guest.
+pub fn rom(len_bytes: u64) -> Result<vm_memory::MmapRegion<()>, MemoryError> {
+    let region = map(len_bytes, &recipe(MemoryBacking::Anonymous))?;
+    // As guest memory it does not belong into a core file.
+    let _ = advise(&region, libc::MADV_DONTDUMP);
+    Ok(region)
+}
+
 fn map(len_bytes: u64, recipe: &Recipe) -> Result<vm_memory::MmapRegion<()>, MemoryError> {
     let refuse = |source| MemoryError::DoesNotFit {
         size_bytes: len_bytes,

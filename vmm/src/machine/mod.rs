@@ -16,6 +16,7 @@ mod console;
 mod driver;
 mod events;
 mod files;
+mod firmware_log;
 mod handle;
 mod hands;
 mod inspect;
@@ -42,6 +43,7 @@ use tokio::sync::mpsc;
 use crate::jail::{Jail, JailError, JailPolicy};
 use crate::kvm::KvmSource;
 use files::Files;
+use firmware_log::FirmwareLog;
 use vcpu::Alarm;
 
 pub use console::{Chunk, Console, ConsoleReader};
@@ -74,9 +76,13 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
+/// How much of firmware's messages waits to be logged, in bytes.
+const FIRMWARE_BACKLOG_BYTES: usize = 64 << 10;
+
 /// Starts the machine's thread. The [`Driver`] must then be driven on the runtime that serves the [`Handle`]s.
 pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
     let (events, console) = (EventLog::default(), Console::new(64 << 10));
+    let firmware_log = Console::new(FIRMWARE_BACKLOG_BYTES);
     let (handle, mailbox) = handle::channel(events.clone(), console.clone());
     let (report, acts) = mpsc::unbounded_channel();
     let alarm = Alarm::new(Box::new(move |act| {
@@ -90,6 +96,7 @@ pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
         allow_software_kvm: setup.allow_software_kvm,
         files,
         console,
+        firmware_log: firmware_log.clone(),
         events,
         alarm: Arc::new(alarm),
         jail: Arc::clone(&jail),
@@ -104,6 +111,7 @@ pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
         config: None,
         serial: None,
         log: None,
+        firmware_log: FirmwareLog::new(firmware_log.subscribe()),
         booted_at_unix_ms: None,
         resets: 0,
         waiting: VecDeque::new(),

@@ -1,20 +1,28 @@
 //! The fixed devices of the board: what every machine of this kind has, and where it answers.
 
+mod ecam;
+mod firmware;
+
 use std::sync::Arc;
 
 use orlop_bus::{BusDevice, BusError};
 use orlop_chipset::{
-    Clock, DebugPort, HostClock, I8042, Interrupt, MemorySizes, PmTimer, PowerEvent, PowerManagement,
+    Clock, DebugPort, HostClock, I8042, Interrupt, Inventory, PmTimer, PowerEvent, PowerManagement,
     PowerSink, PvPanic, ResetControl, Rtc, Serial, SerialSink, SystemPortA, ports,
 };
-use orlop_firmware::layout::{ECAM_BYTES, ECAM_START};
-use orlop_pci::{Bdf, ConfigPorts, Ecam, PciRoot, host_bridge, lpc};
+use orlop_firmware::acpi;
+use orlop_firmware::layout::ECAM_START;
+use orlop_pci::{Bdf, ConfigPorts, PciRoot, RootError, host_bridge, lpc};
+use orlop_virtio::Ram;
 
+use self::ecam::EcamWindow;
+use self::firmware::FirmwareBoard;
+use super::boot::BootSource;
 use super::console::Console;
-use super::plan::Plan;
+use super::plan::{BootPlan, Plan};
 use super::policy::GuestAct;
 use super::vcpu::{Alarm, Buses};
-use crate::kvm::Vm;
+use crate::kvm::{KvmError, Vm};
 
 /// Buses behind ECAM.
 const BUSES: u16 = 256;
@@ -36,6 +44,41 @@ pub struct Platform {
     rtc: Arc<Rtc>,
     reset_control: Arc<ResetControl>,
     config_ports: Arc<ConfigPorts>,
+    ecam: Arc<EcamWindow>,
+    firmware: Option<FirmwareBoard>,
+}
+
+/// What a board is built among.
+pub struct Surroundings<'a> {
+    /// The virtual machine.
+    pub vm: &'a Vm,
+    /// The address spaces.
+    pub buses: &'a Buses,
+    /// Guest memory.
+    pub ram: &'a Arc<Ram>,
+    /// Who is told of the guest's acts.
+    pub alarm: &'a Arc<Alarm>,
+    /// Where serial output goes.
+    pub console: &'a Console,
+    /// Where firmware's messages go.
+    pub firmware_log: &'a Console,
+}
+
+/// Why a board cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// KVM refused something.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Two devices of the board are in one place.
+    #[error("the board has two devices in one place: {0}")]
+    Bus(#[from] BusError),
+    /// Two functions of the board are in one place.
+    #[error("the board has two functions in one place: {0}")]
+    Root(#[from] RootError),
+    /// What firmware is told cannot be put into words.
+    #[error("{0}")]
+    Tables(String),
 }
 
 /// The guest's serial output, on its way to the hub.
@@ -52,34 +95,49 @@ impl SerialSink for Output {
 }
 
 impl Platform {
-    /// Builds the board that `plan` describes and places it on `buses`.
+    /// Builds the board that `plan` describes, with the bridges on `root`, and places it on the buses of `around`.
     pub fn new(
         plan: &Plan,
-        vm: &Vm,
-        buses: &Buses,
+        boot: &BootSource,
         root: Arc<PciRoot>,
-        alarm: &Arc<Alarm>,
-        console: &Console,
-    ) -> Result<Self, BusError> {
+        around: &Surroundings<'_>,
+    ) -> Result<Self, PlatformError> {
         let clock: Arc<dyn Clock> = Arc::new(HostClock::default());
-        let power = power_sink(Arc::clone(alarm));
+        let power = power_sink(Arc::clone(around.alarm));
         let (low, high) = (&plan.layout.low, &plan.layout.high);
-        let memory = MemorySizes { low: low.end - low.start, high: high.end - high.start };
+        let inventory = Inventory {
+            low: low.end - low.start,
+            high: high.end - high.start,
+            processors: plan.topology.vcpus(),
+        };
         let config_ports = Arc::new(ConfigPorts::new(Arc::clone(&root)));
+        let ecam = EcamWindow::new(&around.buses.memory, &root, plan.layout.clone())?;
+        let moved = Arc::clone(&ecam);
+        let bridge = host_bridge(ECAM_START, BUSES, Box::new(move |to| moved.move_to(to)));
+        root.insert(HOST_BRIDGE, Arc::new(bridge))?;
+        root.insert(LPC, Arc::new(lpc(PM_BASE)))?;
+        let firmware = match (boot, &plan.boot) {
+            (BootSource::Firmware(source), BootPlan::Firmware(told)) => {
+                Some(FirmwareBoard::new(plan, told, source, &ecam, around, Arc::clone(&power))?)
+            }
+            _ => None,
+        };
         let serial = plan.config.serial.enabled.then(|| {
-            let line = line(vm, ports::SERIAL_GSI);
-            Arc::new(Serial::new(line, Arc::new(Output(console.clone()))))
+            let line = line(around.vm, ports::SERIAL_GSI);
+            Arc::new(Serial::new(line, Arc::new(Output(around.console.clone()))))
         });
         let board = Self {
             serial,
-            power: Arc::new(PowerManagement::new(line(vm, ports::GED_GSI), Arc::clone(&power))),
+            power: Arc::new(PowerManagement::new(line(around.vm, ports::GED_GSI), Arc::clone(&power))),
             timer: Arc::new(PmTimer::new(Arc::clone(&clock))),
-            rtc: Arc::new(Rtc::new(clock, plan.config.clock.offset_seconds, memory)),
+            rtc: Arc::new(Rtc::new(clock, plan.config.clock.offset_seconds, inventory)),
             reset_control: Arc::new(ResetControl::new(config_ports.clone(), Arc::clone(&power))),
             config_ports,
             root,
+            ecam,
+            firmware,
         };
-        board.place(buses, power, plan.config.panic)?;
+        board.place(around.buses, power, plan.config.panic)?;
         Ok(board)
     }
 
@@ -103,12 +161,13 @@ impl Platform {
         for (range, device) in devices {
             buses.ports.insert(range.start, range.end - range.start, device)?;
         }
-        buses.memory.insert(ECAM_START, ECAM_BYTES, Arc::new(Ecam(Arc::clone(&self.root))))
+        Ok(())
     }
 
-    /// The two bridges, which the bus has whatever else it has.
-    pub fn bridges() -> [(Bdf, orlop_pci::Bridge); 2] {
-        [(HOST_BRIDGE, host_bridge(ECAM_START, BUSES)), (LPC, lpc(PM_BASE))]
+    /// What it counts.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let firmware = self.firmware.iter().flat_map(FirmwareBoard::counters);
+        std::iter::once(("ecam_moves_refused", self.ecam.refused())).chain(firmware).collect()
     }
 
     /// Presses the power button.
@@ -127,7 +186,37 @@ impl Platform {
         self.rtc.reset();
         self.reset_control.reset();
         self.config_ports.reset();
+        if let Some(firmware) = &self.firmware {
+            firmware.reset();
+        }
     }
+}
+
+/// The value of the reset control register that resets everything (ICH9 datasheet §13.7.5).
+const RESET_VALUE: u8 = 0x06;
+
+/// Power button, sleep and reset, as the ACPI tables tell them.
+pub fn acpi_power() -> acpi::Power {
+    let start = port(ports::POWER_MANAGEMENT.start);
+    acpi::Power {
+        sleep_control_port: start + port(PowerManagement::SLEEP_CONTROL),
+        sleep_status_port: start + port(PowerManagement::SLEEP_STATUS),
+        s5: PowerManagement::S5,
+        event_status_port: start + port(PowerManagement::EVENT_STATUS),
+        event_gsi: ports::GED_GSI,
+        reset_port: port(ports::RESET_CONTROL),
+        reset_value: RESET_VALUE,
+    }
+}
+
+/// The serial port, as the ACPI tables tell it.
+pub fn acpi_serial() -> acpi::Uart {
+    acpi::Uart { port: port(ports::SERIAL.start), gsi: ports::SERIAL_GSI }
+}
+
+/// An address of the port space, which has 2^16.
+pub const fn port(address: u64) -> u16 {
+    (address & 0xffff) as u16
 }
 
 fn line(vm: &Vm, gsi: u32) -> Arc<dyn Interrupt> {

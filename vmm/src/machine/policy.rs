@@ -146,6 +146,7 @@ mod tests {
             cpus: Default::default(),
             memory: MemoryConfig { size_bytes: 1 << 20, backing: MemoryBacking::Anonymous },
             boot: BootConfig::Kernel(kernel),
+            smbios: Default::default(),
             clock: Default::default(),
             serial: Default::default(),
             disks: vec![],

@@ -18,7 +18,7 @@ use orlop_bus::Bus;
 use orlop_firmware::kernel::EntryPoint;
 
 use super::policy::GuestAct;
-use crate::kvm::{Exit, ExitCounters, Kicker, KvmError, Vcpu, VcpuAtPowerOn, VcpuThread};
+use crate::kvm::{Exit, ExitCounters, Kicker, KvmError, MemoryTypes, Vcpu, VcpuAtPowerOn, VcpuThread};
 
 /// Stack of a vCPU thread in bytes; it is reserved, not used.
 const STACK_BYTES: usize = 256 << 10;
@@ -72,14 +72,25 @@ impl Alarm {
     }
 }
 
+/// How a vCPU stands after a reset.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    /// At the reset vector, where firmware begins.
+    Vector,
+    /// At a kernel's first instruction.
+    Entry(EntryPoint),
+    /// Waiting for INIT and a start-up message, as every vCPU but the first.
+    Wait,
+}
+
 /// What a vCPU thread is told.
 enum Order {
     /// Run until the next [`Order::Stop`].
     Run,
     /// Stand still, then acknowledge.
     Stop(SyncSender<()>),
-    /// Back to power-on; the first vCPU gets its entry, the others wait for INIT.
-    Reset(Option<EntryPoint>, SyncSender<Result<(), KvmError>>),
+    /// Back to power-on, and to where it starts.
+    Reset(Start, SyncSender<Result<(), KvmError>>),
 }
 
 /// A vCPU thread as the rest of the machine sees it. Dropping it ends the thread, and waits for that.
@@ -110,11 +121,12 @@ impl VcpuHandle {
         vcpu: Vcpu,
         buses: Arc<Buses>,
         alarm: Arc<Alarm>,
+        memory_types: MemoryTypes,
         confine: impl FnOnce() + Send + 'static,
     ) -> Result<Self, KvmError> {
         let (orders, inbox) = channel();
         let (kicker, exits, apic_id) = (vcpu.kicker(), vcpu.exits(), vcpu.apic_id());
-        let power_on = vcpu.at_power_on()?;
+        let power_on = vcpu.at_power_on(memory_types)?;
         let runner = Runner { index, vcpu, power_on, buses, alarm, orders: inbox };
         let (ready, started) = sync_channel(1);
         let run = move || {
@@ -146,10 +158,10 @@ impl VcpuHandle {
     }
 
     /// Puts it back to power-on. It stands still.
-    pub fn reset(&self, entry: Option<EntryPoint>) -> Result<(), KvmError> {
+    pub fn reset(&self, start: Start) -> Result<(), KvmError> {
         let (done, result) = sync_channel(1);
         let gone = || KvmError::Call { call: "reset of a vCPU", source: io::ErrorKind::BrokenPipe.into() };
-        self.order(Order::Reset(entry, done));
+        self.order(Order::Reset(start, done));
         result.recv().map_err(|_| gone())?
     }
 
@@ -202,18 +214,21 @@ impl Runner {
                 Order::Stop(done) => {
                     let _ = done.send(());
                 }
-                Order::Reset(entry, done) => {
-                    let _ = done.send(self.reset(entry.as_ref()));
+                Order::Reset(start, done) => {
+                    let _ = done.send(self.reset(&start));
                 }
             }
         }
         false
     }
 
-    fn reset(&self, entry: Option<&EntryPoint>) -> Result<(), KvmError> {
+    fn reset(&self, start: &Start) -> Result<(), KvmError> {
         self.vcpu.reset(&self.power_on)?;
-        self.vcpu.set_waiting(entry.is_none())?;
-        entry.map_or(Ok(()), |entry| self.vcpu.enter(entry))
+        self.vcpu.set_waiting(matches!(start, Start::Wait))?;
+        match start {
+            Start::Entry(entry) => self.vcpu.enter(entry),
+            Start::Vector | Start::Wait => Ok(()),
+        }
     }
 
     /// Runs until told to stop, or until the machine must not go on.

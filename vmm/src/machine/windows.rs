@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use orlop_bus::{Bus, BusDevice};
-use orlop_firmware::layout::{MemoryLayout, PCI32};
+use orlop_firmware::layout::{IOAPIC_START, MemoryLayout, PCI32};
 use orlop_pci::{Doorbell, Function, Windows};
 
 use crate::kvm::Vm;
@@ -56,10 +56,11 @@ impl PciWindows {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether a window may be there: below 4 GiB only where the chipset forwards to PCI, above it beyond all RAM.
+    /// Whether a window may be there: below 4 GiB only where the chipset forwards to PCI, above it beyond all RAM. A BIOS
+    /// places BARs up to the IOAPIC, beyond what a directly booted kernel is told of.
     fn is_pci(&self, address: u64, len: u64) -> bool {
         let Some(end) = address.checked_add(len) else { return false };
-        (PCI32.start <= address && end <= PCI32.end) || address >= self.layout.pci64.start
+        (PCI32.start <= address && end <= IOAPIC_START) || address >= self.layout.pci64.start
     }
 
     fn place(&self, function: &Arc<dyn Function>, bar: u8, address: u64, len: u64) -> bool {

@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{TestClock, read_byte, survives_every_access, survives_every_mutation};
 use orlop_bus::BusDevice;
 
-const SIZES: MemorySizes = MemorySizes { low: 2 << 30, high: 4 << 30 };
+const SIZES: Inventory = Inventory { processors: 3, low: 2 << 30, high: 4 << 30 };
 /// 2026-11-23T13:45:59Z, a Monday.
 const NOW: u64 = 1_795_441_559;
 
@@ -100,7 +100,8 @@ fn firmware_finds_the_memory_sizes() {
     assert_eq!(u64::from(word(0x34)) * (64 << 10) + (16 << 20), 2 << 30);
     assert_eq!(word(0x5B), 0);
     assert_eq!(get(&rtc, 0x5D), 1);
-    let small = Rtc::new(TestClock::at(Duration::ZERO), 0, MemorySizes { low: 8 << 20, high: u64::MAX });
+    let small =
+        Rtc::new(TestClock::at(Duration::ZERO), 0, Inventory { processors: 3, low: 8 << 20, high: u64::MAX });
     assert_eq!((get(&small, 0x17), get(&small, 0x18)), (0x00, 0x1C));
     assert_eq!((get(&small, 0x34), get(&small, 0x5B)), (0, 0xff));
 }

@@ -70,6 +70,9 @@ const DEVICE_REGISTERS: &[i64] = &[
     libc::SYS_unlinkat,
 ];
 
+/// What a firmware's write to its flash chip does: the file that keeps it is written.
+const FLASH: &[i64] = &[libc::SYS_fdatasync, libc::SYS_pwrite64];
+
 /// Streams of bytes between a device and a peer on the host. Where it made a socket's file, it looks at that before it
 /// removes it.
 const STREAMS: &[i64] = &[
@@ -89,6 +92,8 @@ const STREAMS: &[i64] = &[
 const KVM_SIGNAL_MSI: u64 = iow(0xa5, 32);
 const KVM_IRQ_LINE: u64 = iow(0x61, 8);
 const KVM_IOEVENTFD: u64 = iow(0x79, 64);
+/// RAM is taken away at the end; a flash chip is shown and hidden as its commands go.
+const KVM_SET_USER_MEMORY_REGION: u64 = iow(0x46, 32);
 
 /// What a vCPU thread asks of KVM: to run, and to be put back to power-on.
 const KVM_VCPU: &[u64] = &[
@@ -111,7 +116,7 @@ const KVM_VCPU: &[u64] = &[
 const KVM_MACHINE: &[u64] = &[
     ior(0x63, 520), // KVM_SET_IRQCHIP
     iow(0xa0, 112), // KVM_SET_PIT2
-    iow(0x46, 32),  // KVM_SET_USER_MEMORY_REGION
+    KVM_SET_USER_MEMORY_REGION,
 ];
 
 /// What every thread asks of `fcntl`: unoptimised builds ask whether a descriptor is open before they close it.
@@ -162,12 +167,14 @@ pub fn of(kind: ThreadKind) -> Allowed {
                 DEVICE_REGISTERS,
                 // The kernel is read again; sockets are looked at before they are removed.
                 &[libc::SYS_lseek, libc::SYS_newfstatat, libc::SYS_pread64, libc::SYS_readv, libc::SYS_statx],
+                FLASH,
             ],
             &[KVM_MACHINE, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD]],
         ),
-        ThreadKind::Vcpu => {
-            (&[DEVICE_REGISTERS], &[KVM_VCPU, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD]])
-        }
+        ThreadKind::Vcpu => (
+            &[DEVICE_REGISTERS, FLASH],
+            &[KVM_VCPU, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD, KVM_SET_USER_MEMORY_REGION]],
+        ),
         ThreadKind::Block => (
             &[&[
                 libc::SYS_fallocate,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use orlop_api::config::{FileSource, KernelConfig, RateLimit, VmConfig};
+use orlop_api::config::{FileSource, FirmwareConfig, KernelConfig, RateLimit, SmbiosConfig, VmConfig};
 use orlop_firmware::layout::CMDLINE_MAX_BYTES;
+use orlop_firmware::smbios::STRING_MAX_BYTES;
 
 use super::PlanError;
 use crate::machine::registry::Wanted;
@@ -36,7 +37,47 @@ pub(super) fn machine(config: &VmConfig) -> Checked {
     ensure((4 << 10..=16 << 20).contains(&backlog), "serial.backlog_bytes", || {
         format!("{backlog} is not between 4096 and 16777216")
     })?;
-    config.serial.log.iter().try_for_each(|log| source(log, "serial.log"))
+    config.serial.log.iter().try_for_each(|log| source(log, "serial.log"))?;
+    smbios(&config.smbios)
+}
+
+/// What SMBIOS shows.
+fn smbios(config: &SmbiosConfig) -> Checked {
+    let SmbiosConfig { system, chassis } = config;
+    let texts = [
+        ("system.manufacturer", &system.manufacturer),
+        ("system.product", &system.product),
+        ("system.version", &system.version),
+        ("system.serial", &system.serial),
+        ("system.sku", &system.sku),
+        ("system.family", &system.family),
+        ("chassis.manufacturer", &chassis.manufacturer),
+        ("chassis.version", &chassis.version),
+        ("chassis.serial", &chassis.serial),
+        ("chassis.asset", &chassis.asset),
+        ("chassis.sku", &chassis.sku),
+    ];
+    texts.into_iter().try_for_each(|(field, text)| {
+        let fits = text.len() <= STRING_MAX_BYTES && !text.chars().any(char::is_control);
+        ensure(fits, &format!("smbios.{field}"), || {
+            format!("it is not at most {STRING_MAX_BYTES} bytes without control characters")
+        })
+    })
+}
+
+/// Firmware that is started.
+pub(super) fn firmware(firmware: &FirmwareConfig) -> Checked {
+    source(&firmware.code, "boot.firmware.code")?;
+    let variables = firmware.variables.iter();
+    variables
+        .map(|store| &store.source)
+        .try_for_each(|file| source(file, "boot.firmware.variables.source"))?;
+    let order = &firmware.boot_order;
+    (0..).zip(order).try_for_each(|(index, name)| {
+        ensure(!order[..index].contains(name), &format!("boot.firmware.boot_order[{index}]"), || {
+            format!("'{name}' is in the order already")
+        })
+    })
 }
 
 /// What is started.

@@ -7,7 +7,9 @@ pub mod check;
 mod seed;
 mod text;
 
-use orlop_api::config::{BootConfig, KernelConfig, MemoryBacking, VmConfig};
+use orlop_api::config::{BootConfig, FirmwareConfig, KernelConfig, MemoryBacking, VmConfig};
+use orlop_api::device::DeviceKind;
+use orlop_firmware::handover::BootDevice;
 use orlop_firmware::layout::{MemoryLayout, PAGE_BYTES};
 use orlop_firmware::topology::Topology;
 use orlop_pci::Bdf;
@@ -59,7 +61,7 @@ pub struct Plan {
     /// Where it comes from.
     pub backing: MemoryBacking,
     /// What is started.
-    pub kernel: KernelConfig,
+    pub boot: BootPlan,
     /// The virtio devices.
     pub slots: Vec<Slot>,
 }
@@ -70,6 +72,38 @@ impl Plan {
         let slots = std::mem::take(&mut self.slots);
         (self, slots)
     }
+
+    /// The machine's identity, in the order of its text.
+    pub fn uuid(&self) -> [u8; 16] {
+        let text = self.config.uuid.as_deref().unwrap_or_default();
+        let digits: Vec<u8> =
+            text.chars().filter_map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect();
+        let mut uuid = [0; 16];
+        for (byte, pair) in uuid.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair[0] << 4 | pair[1];
+        }
+        uuid
+    }
+}
+
+/// What is started.
+#[derive(Debug)]
+pub enum BootPlan {
+    /// A kernel, directly.
+    Kernel(KernelConfig),
+    /// Stock firmware.
+    Firmware(FirmwarePlan),
+}
+
+/// Stock firmware, with what it is told.
+#[derive(Debug)]
+pub struct FirmwarePlan {
+    /// Its files, and what it is to do.
+    pub config: FirmwareConfig,
+    /// The devices of the boot order, in their places.
+    pub boot_order: Vec<BootDevice>,
+    /// How far the guest's processors address, in bits.
+    pub address_bits: u32,
 }
 
 /// A virtio device and its place.
@@ -89,16 +123,45 @@ pub fn plan(mut config: VmConfig, facts: &HostFacts) -> Result<Plan, PlanError> 
     seed::fill_in(&mut config, &facts.seed);
     let topology = topology(&config, facts)?;
     let layout = layout(&config, facts)?;
-    let BootConfig::Kernel(kernel) = config.boot.clone();
-    check::kernel(&kernel)?;
     let mut wanted = Vec::new();
     for row in ROWS {
         wanted.extend(row(&config)?);
     }
     check::names(&wanted)?;
     let slots = places(wanted, &layout)?;
+    let boot = boot(&config, &slots, facts)?;
     let backing = config.memory.backing;
-    Ok(Plan { config, topology, layout, backing, kernel, slots })
+    Ok(Plan { config, topology, layout, backing, boot, slots })
+}
+
+fn boot(config: &VmConfig, slots: &[Slot], facts: &HostFacts) -> Result<BootPlan, PlanError> {
+    match config.boot.clone() {
+        BootConfig::Kernel(kernel) => {
+            check::kernel(&kernel)?;
+            Ok(BootPlan::Kernel(kernel))
+        }
+        BootConfig::Firmware(config) => {
+            check::firmware(&config)?;
+            let names = config.boot_order.iter().zip(0..);
+            let boot_order = names.map(|(name, index)| boot_device(name, index, slots));
+            let boot_order = boot_order.collect::<Result<_, _>>()?;
+            Ok(BootPlan::Firmware(FirmwarePlan { config, boot_order, address_bits: facts.address_bits }))
+        }
+    }
+}
+
+/// The device `name`, as firmware recognises it.
+fn boot_device(name: &str, index: usize, slots: &[Slot]) -> Result<BootDevice, PlanError> {
+    let refuse = |problem: &str| {
+        PlanError::new(format!("boot.firmware.boot_order[{index}]"), format!("'{name}' {problem}"))
+    };
+    let slot = slots.iter().find(|slot| slot.device.id == name);
+    let slot = slot.ok_or_else(|| refuse("is none of the machine's devices"))?;
+    match slot.device.kind {
+        DeviceKind::Block => Ok(BootDevice::VirtioBlk { device: slot.bdf.device }),
+        DeviceKind::Net => Ok(BootDevice::VirtioNet { device: slot.bdf.device }),
+        _ => Err(refuse("is neither a disk nor a network card")),
+    }
 }
 
 fn topology(config: &VmConfig, facts: &HostFacts) -> Result<Topology, PlanError> {
