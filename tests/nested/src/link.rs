@@ -69,6 +69,23 @@ impl RunDir {
         self.0.join("job")
     }
 
+    /// Marks the node of this directory as alive for as long as the file is open, in whatever process.
+    pub(crate) fn hold(&self) -> io::Result<File> {
+        let held = File::create(self.held_path())?;
+        held.lock()?;
+        Ok(held)
+    }
+
+    /// Whether the node was alive once and is not any more. Its sockets do not tell: QEMU has one connection waiting
+    /// at most, and whoever comes after waits with it.
+    pub(crate) fn is_dead(&self) -> bool {
+        File::open(self.held_path()).is_ok_and(|held| held.try_lock_shared().is_ok())
+    }
+
+    fn held_path(&self) -> PathBuf {
+        self.0.join("held")
+    }
+
     /// Connects to the socket `name` of the node. The path goes through a descriptor of the directory, because the
     /// address of a unix socket holds only 108 bytes (unix(7)) and a cache may lie deep.
     pub(crate) fn connect(&self, name: &str) -> io::Result<UnixStream> {
@@ -108,4 +125,24 @@ fn new_session() -> u32 {
     use std::hash::{BuildHasher, Hasher};
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (random >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_alive_for_as_long_as_somebody_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::new(directory.path().to_path_buf());
+        assert!(!run_dir.is_dead(), "a node that is about to start");
+        let held = run_dir.hold().unwrap();
+        let mut process =
+            std::process::Command::new("sleep").arg("1000").stdin(held.try_clone().unwrap()).spawn().unwrap();
+        drop(held);
+        assert!(!run_dir.is_dead(), "its process holds it");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(run_dir.is_dead());
+    }
 }

@@ -79,7 +79,9 @@ pub fn up(options: &NodeOptions) -> Result<UpNode, UpError> {
 pub fn status() -> Option<UpNode> {
     let run_dir = run_dir();
     let pid = fs::read_to_string(run_dir.pid_path()).ok()?.trim().parse().ok()?;
-    run_dir.connect("lifeline").ok()?;
+    if run_dir.is_dead() {
+        return None;
+    }
     Some(UpNode { pid, job_dir: run_dir.job_path(), console: run_dir.console_path() })
 }
 

@@ -100,12 +100,11 @@ impl Drop for Virtual {
     }
 }
 
-/// Removes the directories of nodes whose process was killed: their sockets are there, and nobody listens.
+/// Removes the directories of nodes whose process was killed.
 fn remove_left_behind(runs: &Path) {
     let Ok(entries) = fs::read_dir(runs) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let refused = RunDir::new(path.clone()).connect("lifeline").err().map(|e| e.kind());
-        if refused == Some(io::ErrorKind::ConnectionRefused) {
+        if RunDir::new(path.clone()).is_dead() {
             // What stays costs disk space, and the next start tries again.
             let _ = fs::remove_dir_all(path);
         }
@@ -120,6 +119,7 @@ fn end(qemu: &mut Child) {
 
 /// Starts QEMU for the node of `run_dir` and makes all that it needs.
 pub(crate) fn launch(run_dir: &RunDir, options: &NodeOptions, lifeline: bool) -> Result<Child, StartError> {
+    let held = run_dir.hold().map_err(StartError::files(run_dir.path()))?;
     let parts = root::parts()?;
     let images = if options.images { Some(images::disk()?) } else { None };
     let agent = build("orlop-nested", &["--bin", "orlop-node-agent"], "orlop-node-agent")?;
@@ -138,7 +138,8 @@ pub(crate) fn launch(run_dir: &RunDir, options: &NodeOptions, lifeline: bool) ->
     let log = run_dir.complaints_path();
     let complaints = File::create(&log).map_err(StartError::files(&log))?;
     qemu::command(&parts, run_dir, options, &shares, &files, lifeline)
-        .stdin(Stdio::null())
+        // QEMU reads nothing, and holds the directory for as long as it lives.
+        .stdin(held)
         .stdout(Stdio::null())
         .stderr(complaints)
         // Not in the terminal's group: Ctrl-C is for the job, and the lifeline ends the node.

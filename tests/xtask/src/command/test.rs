@@ -17,9 +17,10 @@ use crate::test::{guests, lints, workspace};
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask test                        everything
-  cargo xtask test a_huge_chain           the tests whose name contains this, without the lints")]
+  cargo xtask test a_huge_chain           the tests whose name contains this, without the lints
+  cargo xtask test firmware::             the guests' tests of one target (tests/vm/README.md lists them)")]
 pub struct Arguments {
-    /// Only tests whose name contains this; lints are left out
+    /// Only tests whose name contains this (target::name for those with guests); lints are left out
     filter: Option<String>,
 }
 

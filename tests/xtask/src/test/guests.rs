@@ -46,7 +46,7 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The product and the test binaries; those of them that have a test whose name contains `filter`.
+/// The product and the test binaries; those of them that have a test whose `target::name` contains `filter`.
 fn build(filter: Option<&str>) -> Result<Vec<Target>> {
     // What the level before has built already: a choice of packages of its own would have features of its own.
     let status = cargo()
@@ -75,10 +75,12 @@ fn build(filter: Option<&str>) -> Result<Vec<Target>> {
     for message in cargo_metadata::Message::parse_stream(output.stdout.as_slice()) {
         let cargo_metadata::Message::CompilerArtifact(artifact) = message? else { continue };
         let Some(binary) = artifact.executable.filter(|_| artifact.profile.test) else { continue };
-        let list = Command::new(&binary).args(["--list", "--format", "terse"]).args(filter).output()?;
-        let tests = listed(&String::from_utf8_lossy(&list.stdout));
+        let list = Command::new(&binary).args(["--list", "--format", "terse"]).output()?;
+        let name = artifact.target.name;
+        let mut tests = listed(&String::from_utf8_lossy(&list.stdout));
+        tests.retain(|test| filter.is_none_or(|word| format!("{name}::{test}").contains(word)));
         if !tests.is_empty() {
-            targets.push(Target { name: artifact.target.name, binary: binary.into(), tests });
+            targets.push(Target { name, binary: binary.into(), tests });
         }
     }
     // The longest first, so that no node is left with it at the end.
