@@ -51,6 +51,8 @@ pub fn plan(
                 disks.push(DiskConfig {
                     id: id.clone(),
                     source: FileSource::Fd(id),
+                    bus: orlop_api::config::DiskBus::Virtio,
+                    cdrom: None,
                     read_only,
                     serial: disk.serial.clone(),
                     queues,

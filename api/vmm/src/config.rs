@@ -282,14 +282,20 @@ pub struct RateLimit {
     pub burst: Option<u64>,
 }
 
-/// A virtio block device.
+/// A disk or a CD-ROM drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskConfig {
     /// Name of the device, unique in the machine.
     pub id: String,
-    /// A raw image or a block device.
+    /// A raw image or a block device; for a CD-ROM drive, the medium that is in it at power-on.
     pub source: FileSource,
+    /// The bus that the guest finds it on.
+    #[serde(default)]
+    pub bus: DiskBus,
+    /// It is a CD-ROM drive. Not on the virtio bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdrom: Option<CdromConfig>,
     /// The guest may not write.
     #[serde(default)]
     pub read_only: bool,
@@ -311,6 +317,38 @@ pub struct DiskConfig {
     /// Requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operations_limit: Option<RateLimit>,
+}
+
+/// The bus of a disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskBus {
+    /// A virtio block device of its own, `vda` in Linux.
+    #[default]
+    Virtio,
+    /// A target of the machine's virtio SCSI controller, `sda` or `sr0` in Linux.
+    Scsi,
+    /// A port of the machine's AHCI controller, `sda` or `sr0` in Linux. At most 30.
+    Sata,
+}
+
+/// What makes a disk a CD-ROM drive: the medium can be read only, and goes in and out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CdromConfig {
+    /// Where the tray is at power-on.
+    pub tray: TrayPosition,
+}
+
+/// Where a tray is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrayPosition {
+    /// In: the guest can read the medium.
+    #[default]
+    Closed,
+    /// Out, with the medium on it: the guest can read it once it has closed the tray.
+    Open,
 }
 
 /// A virtio network card on a tap device.

@@ -11,6 +11,14 @@ use utoipa::ToSchema;
 pub enum DeviceKind {
     /// virtio block device (virtio 1.3 §5.2).
     Block,
+    /// virtio SCSI controller (virtio 1.3 §5.6).
+    Scsi,
+    /// AHCI controller (AHCI 1.3.1).
+    Ahci,
+    /// Disk behind a controller.
+    Disk,
+    /// CD-ROM drive behind a controller.
+    Cdrom,
     /// virtio network card (virtio 1.3 §5.1).
     Net,
     /// virtio console (virtio 1.3 §5.3).
@@ -38,8 +46,22 @@ pub struct DeviceInfo {
     /// How far the guest's driver is; absent for what is not virtio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtio: Option<VirtioInfo>,
+    /// How its tray stands; absent for what is no CD-ROM drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tray: Option<TrayInfo>,
     /// What it counted since power-on; names carry their units: `read_bytes`.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// How the tray of a CD-ROM drive stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrayInfo {
+    /// It is out.
+    pub open: bool,
+    /// The guest has locked it.
+    pub locked: bool,
+    /// There is a medium on it.
+    pub medium: bool,
 }
 
 /// The state of a virtio device.

@@ -70,6 +70,8 @@ pub enum DeviceType {
     Entropy = 4,
     /// Traditional memory balloon (virtio 1.3 §5.5).
     Balloon = 5,
+    /// SCSI host (virtio 1.3 §5.6).
+    Scsi = 8,
     /// Socket device (virtio 1.3 §5.10).
     Vsock = 19,
 }
@@ -83,6 +85,7 @@ impl DeviceType {
             Self::Console => "virtio-console",
             Self::Entropy => "virtio-rng",
             Self::Balloon => "virtio-balloon",
+            Self::Scsi => "virtio-scsi",
             Self::Vsock => "virtio-vsock",
         }
     }

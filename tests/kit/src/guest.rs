@@ -1,8 +1,8 @@
 //! Machine configurations, in as few words as a test needs.
 
 use orlop_api::config::{
-    BootConfig, BootProtocol, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskConfig, FileSource,
-    FirmwareConfig, KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig, SmbiosConfig,
+    BootConfig, BootProtocol, CdromConfig, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskBus, DiskConfig,
+    FileSource, FirmwareConfig, KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig, SmbiosConfig,
     TapSource, VariableStoreConfig, VmConfig, VsockConfig,
 };
 
@@ -189,12 +189,29 @@ impl Guest {
         self
     }
 
-    /// A disk on a raw file.
+    /// A disk on a raw file, on the virtio bus.
     #[must_use]
-    pub fn disk(mut self, id: &str, file: impl AsRef<std::path::Path>) -> Self {
+    pub fn disk(self, id: &str, file: impl AsRef<std::path::Path>) -> Self {
+        self.disk_on(DiskBus::Virtio, id, file)
+    }
+
+    /// A CD-ROM drive on `bus` with a raw file in it.
+    #[must_use]
+    pub fn cdrom_on(self, bus: DiskBus, id: &str, file: impl AsRef<std::path::Path>) -> Self {
+        self.disk_on(bus, id, file).with(|config| {
+            let disk = config.disks.last_mut().expect("the disk that was just added");
+            disk.cdrom = Some(CdromConfig::default());
+        })
+    }
+
+    /// A disk on a raw file, on `bus`.
+    #[must_use]
+    pub fn disk_on(mut self, bus: DiskBus, id: &str, file: impl AsRef<std::path::Path>) -> Self {
         self.config.disks.push(DiskConfig {
             id: id.into(),
             source: path(file),
+            bus,
+            cdrom: None,
             read_only: false,
             serial: None,
             queues: 1,

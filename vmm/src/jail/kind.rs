@@ -24,12 +24,16 @@ pub enum ThreadKind {
     Balloon,
     /// Serves a socket device.
     Vsock,
+    /// Serves a SCSI controller.
+    Scsi,
+    /// Serves an AHCI controller.
+    Ahci,
     /// Serves a device of a kind that has no filter of its own: what every device does, and nothing more.
     Device,
 }
 
 /// Every kind with its name, in the order of their numbers.
-pub(super) const KINDS: [(ThreadKind, &str); 10] = [
+pub(super) const KINDS: [(ThreadKind, &str); 12] = [
     (ThreadKind::Main, "main"),
     (ThreadKind::Machine, "machine"),
     (ThreadKind::Vcpu, "vcpu"),
@@ -39,6 +43,8 @@ pub(super) const KINDS: [(ThreadKind, &str); 10] = [
     (ThreadKind::Rng, "virtio-rng"),
     (ThreadKind::Balloon, "virtio-balloon"),
     (ThreadKind::Vsock, "virtio-vsock"),
+    (ThreadKind::Scsi, "virtio-scsi"),
+    (ThreadKind::Ahci, "ahci"),
     (ThreadKind::Device, "device"),
 ];
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use orlop_api::device::DeviceKind;
 use orlop_api::event::EventKind;
 use orlop_pci::{Bdf, Function, PciRoot, RootError};
-use orlop_virtio::{Fault, Platform as Frame, Ram, VirtioPci};
+use orlop_virtio::Ram;
 
 use super::boot::{BootError, BootSource};
 use super::console::Console;
@@ -24,7 +24,7 @@ use super::machine::{DeviceSeat, Keep, Machine};
 use super::memory::{self, MemoryError};
 use super::plan::{Plan, Slot};
 use super::platform::{Platform, PlatformError, Surroundings};
-use super::registry::{Built, DeviceError};
+use super::registry::{Around, Built, DeviceError, TellFault};
 use super::vcpu::{Alarm, Buses, VcpuHandle};
 use super::windows::PciWindows;
 use crate::exit;
@@ -54,7 +54,7 @@ pub enum BuildError {
         /// The part of the configuration that asks for it.
         field: String,
         /// What the frame says.
-        source: orlop_virtio::BuildError,
+        source: DeviceError,
     },
     /// Kernel or firmware cannot be started.
     #[error(transparent)]
@@ -75,7 +75,7 @@ impl BuildError {
     pub fn parts(&self) -> (Option<String>, String) {
         match self {
             Self::Device { field, source } => (Some(field.clone()), source.to_string()),
-            Self::Frame { field, source } => (Some(field.clone()), super::chain(source)),
+            Self::Frame { field, source } => (Some(field.clone()), source.to_string()),
             Self::Memory(source) => (Some("memory".to_owned()), source.to_string()),
             Self::Boot(source) => (Some(source.field().to_owned()), super::chain(source)),
             other => (None, super::chain(other)),
@@ -124,8 +124,10 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let (plan, planned) = plan.split();
     for slot in planned {
         let (place, spec) = Place::of(slot);
-        let built =
-            spec.build(files).map_err(|source| BuildError::Device { field: place.field.clone(), source })?;
+        let built = spec.build(files).map_err(|source| {
+            let field = source.field().unwrap_or(&place.field).to_owned();
+            BuildError::Device { field, source }
+        })?;
         opened.push(built);
         slots.push(place);
     }
@@ -197,26 +199,26 @@ fn seat(
 ) -> Result<DeviceSeat, BuildError> {
     let Place { bdf, bar_address, id, field, kind } = place;
     let hook_jail = Arc::clone(jail);
-    let frame = Frame {
+    let around = Around {
         ram: Arc::clone(ram),
         msi: msi.clone(),
         hook: Arc::new(move |kind: &str| hook_jail.confine_or_end(ThreadKind::device(kind))),
         bar_address,
     };
-    let function =
-        VirtioPci::new(built.parts, frame).map_err(|source| BuildError::Frame { field, source })?;
+    let Built { card, controls, members } = built;
+    let function = card.plug_in(around).map_err(|source| BuildError::Frame { field, source })?;
     platform.root.insert(bdf, function.clone() as Arc<dyn Function>)?;
-    Ok(DeviceSeat { id, kind, bdf, function, controls: built.controls })
+    Ok(DeviceSeat { id, kind, bdf, function, controls, members })
 }
 
 /// How often a device's faults become events, at most: a driver can break a device again and again.
 const FAULTS_APART: Duration = Duration::from_secs(1);
 
 /// Makes events of the faults of the device `id`; its counters have all.
-fn tell_faults(events: &EventLog, id: &str) -> Box<dyn Fn(Fault) + Send + Sync> {
+fn tell_faults(events: &EventLog, id: &str) -> TellFault {
     let (events, device) = (events.clone(), id.to_owned());
     let last: Mutex<Option<Instant>> = Mutex::new(None);
-    Box::new(move |Fault(detail)| {
+    Box::new(move |detail| {
         let now = Instant::now();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| now.duration_since(last) >= FAULTS_APART) {

@@ -7,19 +7,19 @@ use orlop_api::device::{DeviceInfo, DeviceKind};
 use orlop_api::vcpu::VcpuInfo;
 use orlop_chipset::Serial;
 use orlop_pci::Bdf;
-use orlop_virtio::{Ram, VirtioPci};
+use orlop_virtio::Ram;
 
 use super::boot::{BootError, BootSource};
 use super::inspect;
 use super::memory;
 use super::plan::Plan;
 use super::platform::Platform;
-use super::registry::Controls;
+use super::registry::{Controls, Live, Member};
 use super::vcpu::{Alarm, Buses, Start, VcpuHandle};
 use super::windows::PciWindows;
 use crate::kvm::{ChipsAtPowerOn, KvmError, MemorySlots, MsiSender, Vm};
 
-/// A virtio device in its place.
+/// A device in its place.
 pub struct DeviceSeat {
     /// Its name.
     pub id: String,
@@ -28,9 +28,11 @@ pub struct DeviceSeat {
     /// Where it is.
     pub bdf: Bdf,
     /// Itself.
-    pub function: Arc<VirtioPci>,
+    pub function: Arc<dyn Live>,
     /// What can be changed.
     pub controls: Controls,
+    /// The devices behind it.
+    pub members: Vec<Member>,
 }
 
 /// A machine. Dropping it ends its threads; fields are dropped in order: what reaches guest memory before the memory.
@@ -132,6 +134,11 @@ impl Machine {
         self.devices.iter().find(|device| device.id == id)
     }
 
+    /// The device by the name `id` behind another one.
+    pub fn member(&self, id: &str) -> Option<&Member> {
+        self.devices.iter().flat_map(|device| &device.members).find(|member| member.id == id)
+    }
+
     /// The balloon, where there is one.
     pub fn balloon(&self) -> Option<&DeviceSeat> {
         self.devices.iter().find(|device| device.controls.balloon.is_some())
@@ -150,7 +157,7 @@ impl Machine {
     /// Every device as it is now.
     pub fn inspect_devices(&self) -> Vec<DeviceInfo> {
         let mut infos = vec![inspect::platform(&self.msi, &self.windows, &self.platform)];
-        infos.extend(self.devices.iter().map(inspect::device));
+        infos.extend(self.devices.iter().flat_map(inspect::device));
         infos
     }
 

@@ -3,12 +3,13 @@
 //! To add one, write its crate under `devices/`, its row in a file here, its name in the list below, and its dependency
 //! in `Cargo.toml`. The order of the list is the order on the bus.
 
+mod image;
 mod row;
 
 use super::plan::PlanError;
 use orlop_api::config::VmConfig;
 
-pub use row::{Built, Controls, DeviceError, Spec, Wanted};
+pub use row::{Around, Built, Controls, DeviceError, Inspected, Live, Member, Seat, Spec, TellFault, Wanted};
 
 /// What one kind of device makes of a configuration: the devices that it asks for, checked.
 pub type Row = fn(&VmConfig) -> Result<Vec<Wanted>, PlanError>;
@@ -24,6 +25,7 @@ macro_rules! rows {
 
 rows! {
     blk,
+    scsi,
     net,
     console,
     rng,

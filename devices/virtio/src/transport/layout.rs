@@ -47,6 +47,7 @@ pub const REVISION: u8 = 1;
 pub(super) fn class(device: DeviceType) -> [u8; 3] {
     match device {
         DeviceType::Net => [0x02, 0x00, 0x00],
+        DeviceType::Scsi => [0x01, 0x00, 0x00],
         DeviceType::Block => [0x01, 0x80, 0x00],
         DeviceType::Console | DeviceType::Vsock => [0x07, 0x80, 0x00],
         DeviceType::Entropy | DeviceType::Balloon => [0xff, 0x00, 0x00],

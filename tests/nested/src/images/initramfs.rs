@@ -16,6 +16,11 @@ const INIT: &str = include_str!("../../guest/init");
 /// What the cloud kernel does not have built in and a guest of ours may meet. PCI, ext4 and virtio-console are in it.
 const MODULES: &[&str] = &[
     "virtio_blk",
+    "virtio_scsi",
+    "ahci",
+    "sd_mod",
+    "sr_mod",
+    "isofs",
     "virtio_net",
     "virtio_balloon",
     "virtio_rng",

@@ -175,7 +175,7 @@ pub fn of(kind: ThreadKind) -> Allowed {
             &[DEVICE_REGISTERS, FLASH],
             &[KVM_VCPU, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD, KVM_SET_USER_MEMORY_REGION]],
         ),
-        ThreadKind::Block => (
+        ThreadKind::Block | ThreadKind::Scsi | ThreadKind::Ahci => (
             &[&[
                 libc::SYS_fallocate,
                 libc::SYS_fdatasync,
@@ -209,7 +209,7 @@ pub fn of(kind: ThreadKind) -> Allowed {
     };
     let commands: &[i32] = match kind {
         ThreadKind::Main | ThreadKind::Console | ThreadKind::Vsock => &FLAGS,
-        ThreadKind::Machine | ThreadKind::Block => &[UNLOCK],
+        ThreadKind::Machine | ThreadKind::Block | ThreadKind::Scsi | ThreadKind::Ahci => &[UNLOCK],
         _ => &[],
     };
     Allowed {

@@ -93,16 +93,19 @@ pub(super) fn kernel(kernel: &KernelConfig) -> Checked {
 
 /// The names of all devices together.
 pub(super) fn names(wanted: &[Wanted]) -> Checked {
-    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for device in wanted {
-        let (id, field) = (device.id.as_str(), format!("{}.id", device.field));
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    let own = wanted.iter().map(|device| (device.id.clone(), device.field.clone()));
+    let members = wanted.iter().flat_map(|device| device.spec.members());
+    for (id, place) in own.chain(members) {
+        let field = format!("{place}.id");
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         ensure((1..=ID_MAX_BYTES).contains(&id.len()) && id.chars().all(allowed), &field, || {
             format!("'{id}' is not 1 to {ID_MAX_BYTES} letters, digits, '-', '.' and '_'")
         })?;
-        if let Some(other) = seen.insert(id, &device.field) {
+        if let Some(other) = seen.get(&id) {
             return Err(PlanError::new(field, format!("'{id}' is the name of {other} already")));
         }
+        seen.insert(id, place);
     }
     Ok(())
 }

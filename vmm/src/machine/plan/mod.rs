@@ -10,15 +10,15 @@ mod text;
 use orlop_api::config::{BootConfig, FirmwareConfig, KernelConfig, MemoryBacking, VmConfig};
 use orlop_api::device::DeviceKind;
 use orlop_firmware::handover::BootDevice;
-use orlop_firmware::layout::{MemoryLayout, PAGE_BYTES};
+use orlop_firmware::layout::{MemoryLayout, PAGE_BYTES, PCI32};
 use orlop_firmware::topology::Topology;
 use orlop_pci::Bdf;
 use orlop_virtio::layout::BAR_BYTES;
 
 pub use self::seed::Seed;
-use super::registry::{ROWS, Wanted};
+use super::registry::{ROWS, Seat, Wanted};
 
-/// The most virtio devices: the places between host bridge and LPC bridge on bus 0.
+/// The most devices without a place of their own: those between host bridge and LPC bridge on bus 0.
 const DEVICES_MAX: usize = 30;
 
 /// What a plan must know of the host.
@@ -62,7 +62,7 @@ pub struct Plan {
     pub backing: MemoryBacking,
     /// What is started.
     pub boot: BootPlan,
-    /// The virtio devices.
+    /// The devices on the bus, beside its bridges.
     pub slots: Vec<Slot>,
 }
 
@@ -106,7 +106,7 @@ pub struct FirmwarePlan {
     pub address_bits: u32,
 }
 
-/// A virtio device and its place.
+/// A device and its place.
 #[derive(Debug)]
 pub struct Slot {
     /// Where it is on the bus.
@@ -195,18 +195,28 @@ fn layout(config: &VmConfig, facts: &HostFacts) -> Result<MemoryLayout, PlanErro
     Ok(layout)
 }
 
-/// Gives every device a place on bus 0 and a BAR in the 64-bit window, in order.
+/// Gives every device a place on bus 0 and a BAR: most the next place and a BAR in the 64-bit window, in order.
 fn places(wanted: Vec<Wanted>, layout: &MemoryLayout) -> Result<Vec<Slot>, PlanError> {
-    if let Some(extra) = wanted.get(DEVICES_MAX) {
+    let movable = || wanted.iter().filter(|device| device.spec.seat() == Seat::Next);
+    if let Some(extra) = movable().nth(DEVICES_MAX) {
         let problem = format!("this is device {}; a machine has room for {DEVICES_MAX}", DEVICES_MAX + 1);
         return Err(PlanError::new(&extra.field, problem));
     }
-    let place = |(device, number): (Wanted, u8)| Slot {
-        bdf: Bdf { bus: 0, device: number + 1, function: 0 },
-        bar_address: layout.pci64.start + u64::from(number) * BAR_BYTES,
-        device,
+    let (mut number, mut low) = (0, PCI32.start);
+    let place = |device: Wanted| match device.spec.seat() {
+        Seat::At { bdf, bar_bytes } => {
+            let bar_address = low.next_multiple_of(bar_bytes);
+            low = bar_address + bar_bytes;
+            Slot { bdf, bar_address, device }
+        }
+        Seat::Next => {
+            let bdf = Bdf { bus: 0, device: number + 1, function: 0 };
+            let bar_address = layout.pci64.start + u64::from(number) * BAR_BYTES;
+            number += 1;
+            Slot { bdf, bar_address, device }
+        }
     };
-    Ok(wanted.into_iter().zip(0..).map(place).collect())
+    Ok(wanted.into_iter().map(place).collect())
 }
 
 #[cfg(test)]

@@ -39,6 +39,6 @@ impl Spec for Balloon {
             // The driver's side has checked it against the guest's memory, which is never too large for it.
             let _ = handle.set_target_bytes(target_bytes);
         }) as Box<dyn Fn(u64) + Send>);
-        Ok(Built { parts, controls: Controls { balloon, ..Controls::default() } })
+        Ok(Built::virtio(parts, Controls { balloon, ..Controls::default() }))
     }
 }

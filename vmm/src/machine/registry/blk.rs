@@ -1,12 +1,11 @@
 //! Block devices.
 
-use std::path::Path;
-
-use orlop_api::config::{DiskConfig, FileSource, RateLimit, VmConfig};
+use orlop_api::config::{DiskBus, DiskConfig, RateLimit, VmConfig};
 use orlop_api::device::DeviceKind;
-use orlop_disk::{Disk, EngineKind, Options};
+use orlop_disk::EngineKind;
 use orlop_virtio_blk::{Config, Limits, QUEUE_SIZE_MAX, QUEUE_SIZE_MIN, QUEUES_MAX, SERIAL_MAX_BYTES, build};
 
+use super::image::{self, Image};
 use super::{Built, Controls, DeviceError, Spec, Wanted};
 use crate::machine::files::Files;
 use crate::machine::plan::{PlanError, check};
@@ -14,36 +13,34 @@ use crate::machine::plan::{PlanError, check};
 #[derive(Debug)]
 struct Block {
     name: String,
-    source: FileSource,
-    options: Options,
+    image: Image,
     serial: String,
     queues: u16,
     queue_size: u16,
     limits: Limits,
 }
 
-/// A block device for each of the configuration's disks.
+/// A block device for each of the configuration's disks on the virtio bus.
 pub fn row(config: &VmConfig) -> Result<Vec<Wanted>, PlanError> {
-    config.disks.iter().enumerate().map(|(index, disk)| wanted(index, disk)).collect()
+    image::on(config, DiskBus::Virtio).map(|(index, disk)| wanted(index, disk)).collect()
 }
 
 fn wanted(index: usize, disk: &DiskConfig) -> Result<Wanted, PlanError> {
     let field = format!("disks[{index}]");
     let at = |name: &str| format!("{field}.{name}");
-    check::source(&disk.source, &at("source"))?;
+    let image = Image::of(disk, &field)?;
+    check::ensure(disk.cdrom.is_none(), &at("cdrom"), || {
+        "a CD-ROM drive is on the scsi or the sata bus".to_owned()
+    })?;
     check::between(disk.queues, 1, QUEUES_MAX, &at("queues"))?;
     check::queue_size(disk.queue_size, QUEUE_SIZE_MIN, QUEUE_SIZE_MAX, &at("queue_size"))?;
     check::limit(disk.bandwidth_limit, &at("bandwidth_limit"))?;
     check::limit(disk.operations_limit, &at("operations_limit"))?;
     let serial = disk.serial.clone().unwrap_or_default();
-    let printable = serial.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-    check::ensure(printable && serial.len() <= SERIAL_MAX_BYTES, &at("serial"), || {
-        format!("'{serial}' is not at most {SERIAL_MAX_BYTES} printable ASCII characters")
-    })?;
+    image::serial(&serial, SERIAL_MAX_BYTES, &at("serial"))?;
     let spec = Block {
         name: format!("blk{index}"),
-        source: disk.source.clone(),
-        options: Options { read_only: disk.read_only, direct: disk.direct },
+        image,
         serial,
         queues: disk.queues,
         queue_size: disk.queue_size,
@@ -58,14 +55,10 @@ fn limit(limit: Option<RateLimit>) -> Option<orlop_virtio_blk::RateLimit> {
 
 impl Spec for Block {
     fn build(self: Box<Self>, files: &mut Files) -> Result<Built, DeviceError> {
-        let Self { name, source, options, serial, queues, queue_size, limits } = *self;
-        let disk = match &source {
-            FileSource::Path(path) => Disk::open(Path::new(path), options),
-            FileSource::Fd(fd) => Disk::from_fd(files.descriptor(fd)?, fd, options),
-        };
-        let disk = disk.map_err(DeviceError::of)?;
+        let Self { name, image, serial, queues, queue_size, limits } = *self;
+        let disk = image.open(files)?;
         let config = Config { name, disk, serial, queues, queue_size, engine: EngineKind::Auto, limits };
         let (parts, _handle) = build(config).map_err(DeviceError::of)?;
-        Ok(Built { parts, controls: Controls::default() })
+        Ok(Built::virtio(parts, Controls::default()))
     }
 }

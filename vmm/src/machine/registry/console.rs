@@ -47,6 +47,6 @@ impl Spec for Console {
         let ports = self.ports.into_iter().map(port).collect();
         let config = Config { name: "console".to_owned(), ports };
         let (parts, _handle) = build(config).map_err(DeviceError::of)?;
-        Ok(Built { parts, controls: Controls::default() })
+        Ok(Built::virtio(parts, Controls::default()))
     }
 }

@@ -88,6 +88,6 @@ impl Spec for Net {
         let config = orlop_virtio_net::NetConfig { name, tap, mac, link_up, mtu, queue_size, rx_limit, tx_limit };
         let (parts, handle) = build(config).map_err(DeviceError::of)?;
         let link = Some(Box::new(move |up| handle.set_link(up)) as Box<dyn Fn(bool) + Send>);
-        Ok(Built { parts, controls: Controls { link, ..Controls::default() } })
+        Ok(Built::virtio(parts, Controls { link, ..Controls::default() }))
     }
 }

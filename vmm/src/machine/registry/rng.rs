@@ -31,6 +31,6 @@ impl Spec for Rng {
             burst,
         });
         let parts = build(Config { name: "rng".to_owned(), limit }).map_err(DeviceError::of)?;
-        Ok(Built { parts, controls: Controls::default() })
+        Ok(Built::virtio(parts, Controls::default()))
     }
 }

@@ -44,6 +44,6 @@ impl Spec for Vsock {
             socket: socket.into(),
         };
         let parts = build(config).map_err(DeviceError::of)?;
-        Ok(Built { parts, controls: Controls::default() })
+        Ok(Built::virtio(parts, Controls::default()))
     }
 }
