@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use orlop_api::config::{DiskConfig, FileSource};
+use orlop_api::config::{CdromConfig, DiskBus, DiskConfig, FileSource, TrayPosition};
 use orlop_crd::VirtualMachineInstanceSpec;
-use orlop_crd::disks::{Disk, DiskBus, DiskCache};
+use orlop_crd::disks::{Disk, DiskBus as Bus, DiskCache, Tray};
 use orlop_crd::k8s_openapi::api::core::v1::Secret;
 use orlop_crd::quantity;
 use orlop_crd::volumes::{HostDisk, HostDiskType, Volume};
@@ -41,18 +41,17 @@ pub fn plan(
             refusals.push(Refusal::new(format!("{path}.name"), reason));
             continue;
         };
-        check_bus(disk, &path, refusals);
+        let Some(target) = target(disk, &path, refusals) else { continue };
         let volume_path = format!("spec.volumes[{number}]");
-        let read_only = disk.disk.as_ref().and_then(|d| d.readonly).unwrap_or(false);
-        match file(volume, read_only, secrets, identity, &volume_path) {
+        match file(volume, target.read_only, secrets, identity, &volume_path) {
             Ok(Some((want, read_only))) => {
                 let id = format!("disk-{}", disk.name);
                 files.insert(id.clone(), want);
                 disks.push(DiskConfig {
                     id: id.clone(),
                     source: FileSource::Fd(id),
-                    bus: orlop_api::config::DiskBus::Virtio,
-                    cdrom: None,
+                    bus: target.bus,
+                    cdrom: target.cdrom,
                     read_only,
                     serial: disk.serial.clone(),
                     queues,
@@ -76,16 +75,50 @@ pub fn plan(
     disks
 }
 
-fn check_bus(disk: &Disk, path: &str, refusals: &mut Vec<Refusal>) {
-    let bus = disk.disk.as_ref().and_then(|d| d.bus);
-    if bus == Some(DiskBus::Virtio) || disk.cdrom.is_some() || disk.lun.is_some() {
-        return;
-    }
-    let reason = match bus {
-        None => "unset means sata, which is not there yet: say bus: virtio",
-        Some(_) => "only virtio is there so far",
+/// How the guest finds a disk.
+struct Target {
+    bus: DiskBus,
+    cdrom: Option<CdromConfig>,
+    read_only: bool,
+}
+
+/// What `disk` asks for; none where that was refused. An unset bus is sata, as KubeVirt has it.
+fn target(disk: &Disk, path: &str, refusals: &mut Vec<Refusal>) -> Option<Target> {
+    let mut refuse = |field: &str, reason: &str| {
+        refusals.push(Refusal::new(format!("{path}.{field}"), reason));
+        None
     };
-    refusals.push(Refusal::new(format!("{path}.disk.bus"), reason));
+    if let Some(cdrom) = &disk.cdrom {
+        if cdrom.readonly == Some(false) {
+            return refuse("cdrom.readonly", "a CD-ROM cannot be written to");
+        }
+        let bus = match cdrom.bus {
+            None | Some(Bus::Sata) => DiskBus::Sata,
+            Some(Bus::Scsi) => DiskBus::Scsi,
+            Some(Bus::Virtio | Bus::Usb) => {
+                return refuse("cdrom.bus", "CD-ROM drives are on the sata and scsi buses");
+            }
+        };
+        let tray = match cdrom.tray {
+            Some(Tray::Open) => TrayPosition::Open,
+            Some(Tray::Closed) | None => TrayPosition::Closed,
+        };
+        return Some(Target { bus, cdrom: Some(CdromConfig { tray }), read_only: true });
+    }
+    if let Some(lun) = &disk.lun {
+        if !matches!(lun.bus, None | Some(Bus::Scsi)) {
+            return refuse("lun.bus", "LUNs are on the scsi bus");
+        }
+        return Some(Target { bus: DiskBus::Scsi, cdrom: None, read_only: lun.readonly.unwrap_or(false) });
+    }
+    let plain = disk.disk.as_ref();
+    let bus = match plain.and_then(|d| d.bus) {
+        Some(Bus::Virtio) => DiskBus::Virtio,
+        Some(Bus::Scsi) => DiskBus::Scsi,
+        None | Some(Bus::Sata) => DiskBus::Sata,
+        Some(Bus::Usb) => return refuse("disk.bus", "there is no usb: say virtio, scsi or sata"),
+    };
+    Some(Target { bus, cdrom: None, read_only: plain.and_then(|d| d.readonly).unwrap_or(false) })
 }
 
 /// Each volume has a name of its own and a disk that shows it.

@@ -58,11 +58,12 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.devices.disks[].io", NoEffect),
     ("domain.devices.disks[].serial", Honoured),
     ("domain.devices.disks[].tag", NoEffect),
+    ("domain.devices.disks[].cdrom", Honoured),
+    ("domain.devices.disks[].lun", Honoured),
     (
-        "domain.devices.disks[].cdrom",
-        Refused("CD-ROM drives come with the sata and scsi buses; say disk: {bus: virtio}"),
+        "domain.devices.disks[].lun.reservation",
+        Refused("SCSI commands are not passed through to the host's device"),
     ),
-    ("domain.devices.disks[].lun", Refused("LUNs come with the scsi bus")),
     ("domain.devices.disks", Refused("this disk option is not carried out yet")),
     ("domain.devices.interfaces[].bootOrder", Honoured),
     ("domain.devices.interfaces[].name", Honoured),
@@ -217,7 +218,7 @@ mod tests {
     fn the_rest_is_refused_by_its_path() {
         let spec = json!({
             "dnsPolicy": "None",
-            "domain": {"devices": {"disks": [{"name": "a"}, {"name": "b", "cdrom": {}}], "tpm": {"persistent": true}},
+            "domain": {"devices": {"disks": [{"name": "a"}, {"name": "b", "shareable": true}], "tpm": {"persistent": true}},
                        "firmware": {"bootloader": {"efi": {}}}},
             "volumes": [{"name": "a", "containerDisk": {"image": "x"}}, {"name": "b", "hostDisk": {"shared": true}}],
         });
@@ -225,7 +226,7 @@ mod tests {
             paths(&spec),
             [
                 "spec.dnsPolicy",
-                "spec.domain.devices.disks[1].cdrom",
+                "spec.domain.devices.disks[1].shareable",
                 "spec.domain.devices.tpm",
                 "spec.domain.firmware.bootloader",
                 "spec.volumes[0].containerDisk",

@@ -73,7 +73,7 @@ fn a_small_manifest_is_a_complete_machine() {
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     let found = refusals(&vmi(
-        "devices:\n  autoattachPodInterface: false\n  disks: [{name: a, disk: {}, bootOrder: 1}, \
+        "devices:\n  autoattachPodInterface: false\n  disks: [{name: a, disk: {bus: usb}, bootOrder: 1}, \
          {name: b, disk: {bus: virtio}, bootOrder: 1}]\nfirmware: {bootloader: {efi: {}}}\ncpu: {model: Haswell}",
         "volumes: [{name: a, emptyDisk: {capacity: 1Gi}}, {name: c, hostDisk: {path: x, type: Disk}}]",
     ));
@@ -82,7 +82,7 @@ fn all_that_is_wrong_is_said_at_once() {
         "spec.domain.memory.guest: say how much",
         "spec.domain.firmware.bootloader.efi.secureBoot: secure boot",
         "spec.domain.devices.disks[1].bootOrder: 1 is the boot order of disk-a already",
-        "spec.domain.devices.disks[0].disk.bus: unset means sata",
+        "spec.domain.devices.disks[0].disk.bus: there is no usb",
         "spec.domain.devices.disks[1].name: there is no volume 'b'",
         "spec.volumes[1].name: no disk shows 'c'",
     ] {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use orlop_api::config::VmConfig;
-use orlop_api::control::{BalloonTarget, LinkState};
+use orlop_api::control::{BalloonTarget, LinkState, Medium};
 use orlop_api::device::DeviceInfo;
 use orlop_api::state::{Version, VmInfo};
 use orlop_api::vcpu::VcpuInfo;
@@ -146,6 +146,19 @@ impl Client {
     pub async fn set_link(&self, device: &str, link: LinkState) -> Result<(), Error> {
         let path = format!("/vm/devices/{}/link", connection::encode_segment(device));
         self.send(Method::PUT, &path, Some(&link)).await.map(drop)
+    }
+
+    /// `PUT /vm/devices/{id}/medium`: puts a medium into a CD-ROM drive.
+    pub async fn insert(&self, device: &str, medium: &Medium) -> Result<(), Error> {
+        let path = format!("/vm/devices/{}/medium", connection::encode_segment(device));
+        self.send(Method::PUT, &path, Some(medium)).await.map(drop)
+    }
+
+    /// `DELETE /vm/devices/{id}/medium`: takes the medium out of a CD-ROM drive, with `force` even where the guest has
+    /// locked its tray.
+    pub async fn eject(&self, device: &str, force: bool) -> Result<(), Error> {
+        let path = format!("/vm/devices/{}/medium?force={force}", connection::encode_segment(device));
+        self.send(Method::DELETE, &path, None::<&()>).await.map(drop)
     }
 
     /// `GET /vm/log`: what is kept of the serial port's output.

@@ -11,6 +11,15 @@ pub struct BalloonTarget {
     pub target_bytes: u64,
 }
 
+/// The body of `PUT /vm/devices/{id}/medium`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Medium {
+    /// The image to put into this CD-ROM drive: the name of a descriptor given with `--fd NAME=N`, which is used up. A
+    /// confined process opens nothing by path.
+    pub fd: String,
+}
+
 /// The body of `PUT /vm/devices/{id}/link`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -74,6 +74,16 @@ pub enum EventKind {
         /// Whether it is in.
         up: bool,
     },
+    /// A medium was put into a CD-ROM drive by a client.
+    MediumInserted {
+        /// The drive.
+        device: String,
+    },
+    /// A medium was taken out of a CD-ROM drive by a client.
+    MediumEjected {
+        /// The drive.
+        device: String,
+    },
     /// The balloon's target was set.
     BalloonTarget {
         /// Bytes to take from the guest.
@@ -116,6 +126,8 @@ impl EventKind {
             Self::GuestFault { .. } => "guest_fault",
             Self::DeviceFault { .. } => "device_fault",
             Self::Link { .. } => "link",
+            Self::MediumInserted { .. } => "medium_inserted",
+            Self::MediumEjected { .. } => "medium_ejected",
             Self::BalloonTarget { .. } => "balloon_target",
             Self::Lost { .. } => "lost",
         }

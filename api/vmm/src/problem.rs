@@ -61,6 +61,8 @@ pub enum Reason {
     UpgradeRequired,
     /// The machine lacks the device that this needs.
     NotConfigured,
+    /// The guest has locked the tray of this drive.
+    MediumLocked,
     /// The host failed: a file is missing, memory is short, KVM refused; see `field` where one is to blame.
     HostFailure,
     /// The machine ended before it could answer.
@@ -85,6 +87,7 @@ impl Reason {
             Self::Invalid => "invalid",
             Self::UpgradeRequired => "upgrade_required",
             Self::NotConfigured => "not_configured",
+            Self::MediumLocked => "medium_locked",
             Self::HostFailure => "host_failure",
             Self::Ended => "ended",
             Self::TooManyReaders => "too_many_readers",
@@ -98,7 +101,7 @@ impl Reason {
             Self::NoSuchPath | Self::NoSuchDevice => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
-            Self::NotInThisState | Self::NotConfigured => 409,
+            Self::NotInThisState | Self::NotConfigured | Self::MediumLocked => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
@@ -122,6 +125,7 @@ impl Reason {
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::Invalid => "What the body asks for cannot be",
             Self::UpgradeRequired => "The connection must be upgraded",
+            Self::MediumLocked => "The guest has locked the tray",
             Self::NotConfigured => "The machine has no such device",
             Self::HostFailure => "The host failed",
             Self::Ended => "The machine ended",

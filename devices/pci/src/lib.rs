@@ -17,6 +17,7 @@
 )]
 
 mod config;
+mod msi;
 mod msix;
 mod q35;
 mod root;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use orlop_state::{Record, StateError};
 
 pub use config::{COMMAND, COMMAND_MEMORY, CONFIG_BYTES, ConfigSpace, ConfigState, Identity, LayoutError};
+pub use msi::Msi;
 pub use msix::{ENTRY_BYTES, Msix, MsixState, VECTORS_MAX, VectorState};
 pub use q35::{Bridge, MoveEcam, host_bridge, lpc};
 pub use root::{ConfigPorts, Ecam, PciRoot, RootError};

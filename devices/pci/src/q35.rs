@@ -101,6 +101,8 @@ pub fn host_bridge(ecam_base: u64, buses: u16, move_ecam: MoveEcam) -> Bridge {
 /// block, a multiple of 128; zero says that there is none.
 pub fn lpc(pm_base: u16) -> Bridge {
     Bridge::new(0x2918, [0x06, 0x01, 0x00], |config| {
+        // Header type: there are other functions beside this one, as the AHCI controller (§13.1.8).
+        config.set(0x0e, &[0x80], &[]);
         if pm_base != 0 {
             config.set(0x40, &(u32::from(pm_base & 0xff80) | 1).to_le_bytes(), &[]);
             config.set(0x44, &[0x80], &[]); // ACPI_CNTL: the block is enabled

@@ -175,7 +175,8 @@ fn pci_device(kind: DeviceKind) -> Option<u16> {
         DeviceKind::Rng => 0x1044,
         DeviceKind::Balloon => 0x1045,
         DeviceKind::Vsock => 0x1053,
-        DeviceKind::Platform => return None,
+        DeviceKind::Scsi => 0x1048,
+        DeviceKind::Ahci | DeviceKind::Disk | DeviceKind::Cdrom | DeviceKind::Platform => return None,
     })
 }
 

@@ -68,3 +68,8 @@ async fn a_disk_on_virtio_holds_what_the_guest_writes() {
 async fn disk_and_drive_on_scsi_hold_what_the_guest_writes() {
     disk_and_drive_work_on(DiskBus::Scsi).await;
 }
+
+#[tokio::test]
+async fn disk_and_drive_on_sata_hold_what_the_guest_writes() {
+    disk_and_drive_work_on(DiskBus::Sata).await;
+}

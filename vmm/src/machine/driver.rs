@@ -186,6 +186,8 @@ impl Driver {
             Step::PowerButton => EventKind::PowerButton,
             Step::Balloon { target_bytes } => EventKind::BalloonTarget { target_bytes: *target_bytes },
             Step::Link { id, up } => EventKind::Link { device: id.clone(), up: *up },
+            Step::Insert { id, .. } => EventKind::MediumInserted { device: id.clone() },
+            Step::Eject { id, .. } => EventKind::MediumEjected { device: id.clone() },
             Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing => return Ok(()),
         };
         self.mailbox.events.post(event);

@@ -49,6 +49,12 @@ pub enum Refusal {
         /// What is missing.
         detail: String,
     },
+    /// The guest is in the way.
+    #[error("{detail}")]
+    Locked {
+        /// How.
+        detail: String,
+    },
     /// The host failed: a file is missing or locked, there is no usable `/dev/kvm`, memory is short.
     #[error("{}{detail}", prefix(.field))]
     Host {
@@ -164,6 +170,16 @@ impl Handle {
     /// Plugs the cable of network card `id` in or out.
     pub async fn set_link(&self, id: &str, up: bool) -> Result<(), Refusal> {
         self.command(Command::Link { id: id.to_owned(), up }).await
+    }
+
+    /// Puts the descriptor `fd` as a medium into CD-ROM drive `id`.
+    pub async fn insert(&self, id: &str, fd: &str) -> Result<(), Refusal> {
+        self.command(Command::Insert { id: id.to_owned(), fd: fd.to_owned() }).await
+    }
+
+    /// Takes the medium out of CD-ROM drive `id`, with `force` even where the guest has locked its tray.
+    pub async fn eject(&self, id: &str, force: bool) -> Result<(), Refusal> {
+        self.command(Command::Eject { id: id.to_owned(), force }).await
     }
 
     /// State, configuration and history.

@@ -7,6 +7,8 @@ use orlop_api::config::{FileSource, VmConfig};
 use orlop_api::device::DeviceInfo;
 use orlop_api::vcpu::VcpuInfo;
 use orlop_chipset::Serial;
+use orlop_disk::{Disk, Options};
+use orlop_scsi::{MediumError, Tray, TrayState};
 use tokio::sync::oneshot;
 
 use super::build::{Means, build};
@@ -134,6 +136,8 @@ impl Hands {
             (Step::PowerButton, machine) => machine.press_power_button(),
             (Step::Balloon { target_bytes }, machine) => balloon(machine, target_bytes)?,
             (Step::Link { id, up }, machine) => link(machine, &id, up)?,
+            (Step::Insert { id, fd }, machine) => insert(machine, &mut self.files, &id, &fd)?,
+            (Step::Eject { id, force }, machine) => tray(machine, &id)?.eject(force).map_err(medium)?,
             (Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing, _) => {}
         }
         Ok(Done::Plain)
@@ -213,6 +217,41 @@ fn link(machine: &Machine, id: &str, up: bool) -> Result<(), Refusal> {
     let set = set.ok_or_else(|| Refusal::Unsupported { detail: format!("device '{id}' has no cable") })?;
     set(up);
     Ok(())
+}
+
+/// The tray of drive `id`.
+fn tray<'a>(machine: &'a Machine, id: &str) -> Result<&'a dyn Tray, Refusal> {
+    let member = machine.member(id);
+    if let Some(tray) = member.and_then(|member| member.tray.as_deref()) {
+        return Ok(tray);
+    }
+    match (member, machine.device(id)) {
+        (None, None) => Err(Refusal::NotFound { detail: format!("there is no device '{id}'") }),
+        _ => Err(Refusal::Unsupported { detail: format!("device '{id}' is no CD-ROM drive") }),
+    }
+}
+
+fn insert(machine: &Machine, files: &mut Files, id: &str, fd: &str) -> Result<(), Refusal> {
+    let tray = tray(machine, id)?;
+    if let TrayState { locked: true, medium: true, .. } = tray.state() {
+        return tray.eject(false).map_err(medium);
+    }
+    let field = || Some("fd".to_owned());
+    let descriptor = files.descriptor(fd);
+    let descriptor = descriptor.map_err(|e| Refusal::Invalid { field: field(), detail: e.to_string() })?;
+    let disk = Disk::from_fd(descriptor, fd, Options { read_only: true, direct: false });
+    let disk = disk.map_err(|e| Refusal::Invalid { field: field(), detail: e.to_string() })?;
+    tray.insert(disk).map_err(medium)
+}
+
+fn medium(error: MediumError) -> Refusal {
+    let detail = error.to_string();
+    match error {
+        MediumError::Locked => Refusal::Locked { detail },
+        MediumError::Blocks(_) | MediumError::Small | MediumError::BlockSize { .. } => {
+            Refusal::Invalid { field: Some("fd".to_owned()), detail }
+        }
+    }
 }
 
 fn host(field: Option<String>, detail: String) -> Refusal {

@@ -30,6 +30,8 @@ pub(super) enum Command {
     Shutdown,
     Balloon { target_bytes: u64 },
     Link { id: String, up: bool },
+    Insert { id: String, fd: String },
+    Eject { id: String, force: bool },
 }
 
 impl Command {
@@ -45,6 +47,8 @@ impl Command {
             Self::Shutdown => "shutdown",
             Self::Balloon { .. } => "balloon",
             Self::Link { .. } => "link",
+            Self::Insert { .. } => "insert",
+            Self::Eject { .. } => "eject",
         }
     }
 }
@@ -83,6 +87,10 @@ pub(super) enum Step {
     Balloon { target_bytes: u64 },
     /// Plug a cable in or out.
     Link { id: String, up: bool },
+    /// Put the descriptor `fd` into a drive.
+    Insert { id: String, fd: String },
+    /// Take the medium out of a drive.
+    Eject { id: String, force: bool },
     /// Record the guest's panic.
     Panic { crash_loaded: bool },
     /// End.
@@ -107,6 +115,8 @@ pub(super) fn on_command(state: VmState, command: Command) -> Result<Step, Refus
         (Paused, Command::Reset) => Ok(Step::Reset { by: Initiator::Client, run: false }),
         (Created | Running | Paused, Command::Balloon { target_bytes }) => Ok(Step::Balloon { target_bytes }),
         (Created | Running | Paused, Command::Link { id, up }) => Ok(Step::Link { id, up }),
+        (Created | Running | Paused, Command::Insert { id, fd }) => Ok(Step::Insert { id, fd }),
+        (Created | Running | Paused, Command::Eject { id, force }) => Ok(Step::Eject { id, force }),
         (state, _) => Err(Refusal::NotAllowed { request, state }),
     }
 }
@@ -170,13 +180,15 @@ mod tests {
             Command::Shutdown,
             Command::Balloon { target_bytes: 4096 },
             Command::Link { id: "net0".into(), up: false },
+            Command::Insert { id: "cd".into(), fd: "iso".into() },
+            Command::Eject { id: "cd".into(), force: false },
         ]
     }
 
     /// One row per state, one column per command of [`commands`]: `y` allowed, `-` refused, `g` gone.
     #[test]
     fn every_command_is_allowed_exactly_where_the_table_says() {
-        let table = ["y-----y--", "-y----yyy", "--y-yyyyy", "---y-yyyy", "ggggggggg"];
+        let table = ["y-----y----", "-y----yyyyy", "--y-yyyyyyy", "---y-yyyyyy", "ggggggggggg"];
         for (state, row) in STATES.into_iter().zip(table) {
             let shown: String = commands()
                 .into_iter()

@@ -9,7 +9,9 @@ mod row;
 use super::plan::PlanError;
 use orlop_api::config::VmConfig;
 
-pub use row::{Around, Built, Controls, DeviceError, Inspected, Live, Member, Seat, Spec, TellFault, Wanted};
+pub use row::{
+    Around, Built, Card, Controls, DeviceError, Inspected, Live, Member, Seat, Spec, TellFault, Wanted,
+};
 
 /// What one kind of device makes of a configuration: the devices that it asks for, checked.
 pub type Row = fn(&VmConfig) -> Result<Vec<Wanted>, PlanError>;
@@ -26,6 +28,7 @@ macro_rules! rows {
 rows! {
     blk,
     scsi,
+    ahci,
     net,
     console,
     rng,

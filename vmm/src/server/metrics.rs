@@ -132,6 +132,7 @@ mod tests {
             kind: DeviceKind::Block,
             pci_address: None,
             virtio: None,
+            tray: None,
             counters: counters.clone(),
         });
         let text = text(&info, &vcpus, &devices);

@@ -15,6 +15,7 @@ mod console;
 mod events;
 mod inspect;
 mod lifecycle;
+mod media;
 mod metrics;
 mod params;
 mod refused;
@@ -96,6 +97,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(inspect::vcpus))
         .routes(routes!(lifecycle::set_balloon))
         .routes(routes!(lifecycle::set_link))
+        .routes(routes!(media::insert, media::eject))
         .routes(routes!(events::follow))
         .routes(routes!(metrics::scrape))
         .routes(routes!(inspect::version))

@@ -30,6 +30,7 @@ impl From<Refusal> for Refused {
             }
             Refusal::Invalid { field, detail } => blame(Problem::new(Reason::Invalid, detail), field),
             Refusal::NotFound { .. } => Problem::new(Reason::NoSuchDevice, sentence),
+            Refusal::Locked { .. } => Problem::new(Reason::MediumLocked, sentence),
             Refusal::Unsupported { .. } => Problem::new(Reason::NotConfigured, sentence),
             Refusal::Host { field, detail, .. } => blame(Problem::new(Reason::HostFailure, detail), field),
             Refusal::Gone => Problem::new(Reason::Ended, sentence),

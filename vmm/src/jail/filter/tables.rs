@@ -126,6 +126,11 @@ const FLAGS: [i32; 3] = [libc::F_DUPFD_CLOEXEC, libc::F_GETFL, libc::F_SETFL];
 /// What the last one to hold a disk asks of it: to give up its lock.
 const UNLOCK: i32 = libc::F_OFD_SETLK;
 
+/// What a medium is asked when it is put into a drive: its flags, and its lock.
+const MEDIUM: [i32; 3] = [libc::F_GETFL, libc::F_SETFL, UNLOCK];
+/// What a block device is asked then: its block sizes (`linux/fs.h`, `BLKSSZGET`, `BLKPBSZGET`).
+const BLOCK_SIZES: &[u64] = &[0x1268, 0x127b];
+
 /// What a network card asks of its tap (`linux/if_tun.h`): offloads, queues, header length.
 const TAP: &[u64] = &[0x4004_54d0, 0x4004_54d9, 0x4004_54d8];
 
@@ -168,8 +173,10 @@ pub fn of(kind: ThreadKind) -> Allowed {
                 // The kernel is read again; sockets are looked at before they are removed.
                 &[libc::SYS_lseek, libc::SYS_newfstatat, libc::SYS_pread64, libc::SYS_readv, libc::SYS_statx],
                 FLASH,
+                // A medium is looked at, and its lock waited for.
+                &[libc::SYS_clock_nanosleep, libc::SYS_fstat],
             ],
-            &[KVM_MACHINE, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD]],
+            &[BLOCK_SIZES, KVM_MACHINE, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD]],
         ),
         ThreadKind::Vcpu => (
             &[DEVICE_REGISTERS, FLASH],
@@ -209,7 +216,8 @@ pub fn of(kind: ThreadKind) -> Allowed {
     };
     let commands: &[i32] = match kind {
         ThreadKind::Main | ThreadKind::Console | ThreadKind::Vsock => &FLAGS,
-        ThreadKind::Machine | ThreadKind::Block | ThreadKind::Scsi | ThreadKind::Ahci => &[UNLOCK],
+        ThreadKind::Machine => &MEDIUM,
+        ThreadKind::Block | ThreadKind::Scsi | ThreadKind::Ahci => &[UNLOCK],
         _ => &[],
     };
     Allowed {
