@@ -329,7 +329,8 @@ impl Hba {
 
     /// A read of any size at any place; zero where nothing is.
     pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
-        for (byte, at) in data.iter_mut().zip(offset..) {
+        for (byte, index) in data.iter_mut().zip(0..) {
+            let at = offset.wrapping_add(index);
             let word = self.word(at & !3).to_le_bytes();
             *byte = usize::try_from(at & 3).ok().and_then(|at| word.get(at)).copied().unwrap_or(0);
         }
@@ -341,7 +342,8 @@ impl Hba {
         if !offset.is_multiple_of(4) {
             return effect;
         }
-        for (bytes, at) in data.as_chunks::<4>().0.iter().zip((offset..).step_by(4)) {
+        for (bytes, index) in data.as_chunks::<4>().0.iter().zip((0..).step_by(4)) {
+            let at = offset.wrapping_add(index);
             let Effect { wake, interrupt } = self.set_word(at, u32::from_le_bytes(*bytes));
             effect = Effect { wake: effect.wake | wake, interrupt: effect.interrupt | interrupt };
         }

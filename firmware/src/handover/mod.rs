@@ -34,6 +34,18 @@ pub enum BootDevice {
         /// Its device number.
         device: u8,
     },
+    /// A target of a virtio SCSI controller.
+    VirtioScsi {
+        /// The controller's device number.
+        device: u8,
+        /// The target; its unit is 0.
+        target: u16,
+    },
+    /// A port of Q35's AHCI controller.
+    Ahci {
+        /// The port.
+        port: u16,
+    },
     /// A virtio network card.
     VirtioNet {
         /// Its device number.
@@ -45,6 +57,10 @@ impl BootDevice {
     fn path(self) -> String {
         match self {
             Self::VirtioBlk { device } => format!("/pci@i0cf8/scsi@{device:x}/disk@0,0"),
+            Self::VirtioScsi { device, target } => {
+                format!("/pci@i0cf8/scsi@{device:x}/channel@0/disk@{target:x},0")
+            }
+            Self::Ahci { port } => format!("/pci@i0cf8/pci8086,2922@1f,2/drive@{port:x}/disk@0"),
             Self::VirtioNet { device } => format!("/pci@i0cf8/ethernet@{device:x}/ethernet-phy@0"),
         }
     }

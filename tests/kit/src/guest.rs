@@ -2,8 +2,8 @@
 
 use orlop_api::config::{
     BootConfig, BootProtocol, CdromConfig, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskBus, DiskConfig,
-    FileSource, FirmwareConfig, KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig, SmbiosConfig,
-    TapSource, VariableStoreConfig, VmConfig, VsockConfig,
+    FileSource, FirmwareConfig, KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig,
+    SmbiosConfig, TapSource, VariableStoreConfig, VmConfig, VsockConfig,
 };
 
 use crate::image;

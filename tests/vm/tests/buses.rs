@@ -1,7 +1,13 @@
 //! Disks and CD-ROM drives on every bus: what a Linux guest finds, reads, writes and takes out.
 
+use std::path::Path;
+
 use orlop_api::config::DiskBus;
-use orlop_kit::{Guest, KernelKind, Vm, host};
+use orlop_api::control::Medium;
+use orlop_api::device::TrayInfo;
+use orlop_api::event::EventKind;
+use orlop_api::problem::Reason;
+use orlop_kit::{FirmwareKind, Guest, KernelKind, Vm, copy_of, host, scratch};
 
 /// How the small guest names the first disk and the first drive of a bus, none on virtio, which has no drives.
 fn names(bus: DiskBus) -> (&'static str, Option<&'static str>) {
@@ -72,4 +78,123 @@ async fn disk_and_drive_on_scsi_hold_what_the_guest_writes() {
 #[tokio::test]
 async fn disk_and_drive_on_sata_hold_what_the_guest_writes() {
     disk_and_drive_work_on(DiskBus::Sata).await;
+}
+
+/// An ISO image at `file` with `content` in its file `data`.
+async fn iso(file: &Path, content: &str) {
+    let file = file.display();
+    host(&format!(
+        "t=$(mktemp -d {file}.XXXXXX) && echo {content} >$t/data && xorriso -as mkisofs -quiet -R -V ORLOP -o {file} $t \
+         && rm -r $t"
+    ))
+    .await;
+}
+
+/// The guest reads a medium, the host takes it and gives another; a guest that holds on to its medium is asked first.
+async fn media_come_and_go_on(bus: DiskBus) {
+    let directory = tempfile::tempdir_in(scratch()).expect("a directory");
+    let [first, second] = ["first.iso", "second.iso"].map(|name| directory.path().join(name));
+    iso(&first, "first").await;
+    iso(&second, "second").await;
+    let path = second.display().to_string();
+    let starter = ["sh", "-c", "exec 7<\"$0\"; exec \"$@\"", &path];
+    let mut vm = Vm::process_in(directory, &starter, &["--fd", "second=7"]).await;
+    vm.start(&Guest::linux(KernelKind::BzImage).cdrom_on(bus, "cd", &first)).await;
+    vm.expect("orlop-init: commands").await;
+    let read = "mount -t iso9660 /dev/sr0 /mnt && cat /mnt/data; umount /mnt";
+    assert_eq!(vm.run(read).await, "first");
+    // Mounted, the guest locks the tray.
+    vm.run("mount -t iso9660 /dev/sr0 /mnt").await;
+    let refused = vm.client.eject("cd", false).await.expect_err("the guest has locked the tray");
+    assert_eq!(refused.problem().expect("a problem").reason, Reason::MediumLocked);
+    assert_eq!(vm.device("cd").await.tray, Some(TrayInfo { open: false, locked: true, medium: true }));
+    assert_eq!(vm.run("cat /mnt/data; umount /mnt").await, "first");
+    vm.client.eject("cd", false).await.expect("the tray is not locked any more");
+    assert_eq!(vm.device("cd").await.tray, Some(TrayInfo { open: true, locked: false, medium: false }));
+    let (output, code) = vm.try_run("dd if=/dev/sr0 of=/dev/null bs=2k count=1").await;
+    assert_ne!(code, 0, "there is nothing to read:\n{output}");
+    vm.client.insert("cd", &Medium { fd: "second".into() }).await.expect("a medium to put in");
+    assert_eq!(vm.run(read).await, "second");
+    // The guest opens the tray, and closes it on the same medium.
+    vm.run("eject /dev/sr0").await;
+    assert!(vm.device("cd").await.tray.expect("a tray").open);
+    vm.run("eject -t /dev/sr0").await;
+    assert_eq!(vm.run(read).await, "second");
+    vm.wait_event(|event| event.what == EventKind::MediumInserted { device: "cd".into() }).await;
+}
+
+#[tokio::test]
+async fn media_come_and_go_on_scsi() {
+    media_come_and_go_on(DiskBus::Scsi).await;
+}
+
+#[tokio::test]
+async fn media_come_and_go_on_sata() {
+    media_come_and_go_on(DiskBus::Sata).await;
+}
+
+/// Virtio, scsi and sata in one machine, each with its data; a pause in between loses nothing.
+#[tokio::test]
+async fn three_buses_in_one_machine_keep_their_disks_apart() {
+    let mut vm = Vm::process(&[]).await;
+    let mut guest = Guest::linux(KernelKind::BzImage);
+    let disks = [(DiskBus::Virtio, "a"), (DiskBus::Scsi, "b"), (DiskBus::Sata, "c")];
+    for (bus, name) in disks {
+        let file = vm.file(name);
+        host(&format!("truncate -s 8M {}", file.display())).await;
+        guest = guest.disk_on(bus, name, file);
+    }
+    vm.start(&guest).await;
+    vm.expect("orlop-init: commands").await;
+    // sda and sdb are named in the order in which they are found: the serial number tells them apart.
+    let by_serial =
+        "for d in sda sdb; do grep -q \"$(printf '\\142')\" /sys/block/$d/device/vpd_pg80 && echo $d; done";
+    let scsi = vm.run(by_serial).await;
+    let sata = if scsi == "sda" { "sdb" } else { "sda" };
+    for (device, (_, name)) in ["vda", &scsi, sata].into_iter().zip(disks) {
+        vm.run(&format!(
+            "yes {name} | dd of=/dev/{device} bs=1M count=8 iflag=fullblock conv=fsync 2>/dev/null"
+        ))
+        .await;
+        vm.client.pause().await.expect("a machine that pauses");
+        vm.client.resume().await.expect("a machine that goes on");
+    }
+    for (_, name) in disks {
+        let file = vm.file(name);
+        let expected = host(&format!("yes {name} | head -c 8m | sha256sum")).await;
+        assert_eq!(host(&format!("sha256sum <{}", file.display())).await, expected, "disk {name}");
+    }
+}
+
+/// The firmware's own driver loads the boot loader from the disk that the boot order names, and the guest starts.
+async fn boots_from(kind: FirmwareKind, bus: DiskBus) {
+    let directory = tempfile::tempdir_in(scratch()).expect("a directory");
+    let disk = directory.path().join("hybrid.raw");
+    copy_of("hybrid.raw", &disk);
+    let mut guest = Guest::firmware(kind).disk_on(bus, "root", disk);
+    guest.firmware_config().boot_order = vec!["root".into()];
+    let mut vm = Vm::boot(&guest).await;
+    vm.keep(directory);
+    vm.expect("orlop-init: commands").await;
+    assert!(vm.counter("root", "read_bytes").await > 1 << 20, "the kernel came from elsewhere");
+}
+
+#[tokio::test]
+async fn a_bios_boots_from_scsi() {
+    boots_from(FirmwareKind::Bios, DiskBus::Scsi).await;
+}
+
+#[tokio::test]
+async fn a_bios_boots_from_sata() {
+    boots_from(FirmwareKind::Bios, DiskBus::Sata).await;
+}
+
+#[tokio::test]
+async fn uefi_boots_from_scsi() {
+    boots_from(FirmwareKind::Uefi, DiskBus::Scsi).await;
+}
+
+#[tokio::test]
+async fn uefi_boots_from_sata() {
+    boots_from(FirmwareKind::Uefi, DiskBus::Sata).await;
 }

@@ -155,12 +155,26 @@ fn boot_device(name: &str, index: usize, slots: &[Slot]) -> Result<BootDevice, P
     let refuse = |problem: &str| {
         PlanError::new(format!("boot.firmware.boot_order[{index}]"), format!("'{name}' {problem}"))
     };
+    if let Some(device) = slots.iter().find_map(|slot| member(name, slot)) {
+        return Ok(device);
+    }
     let slot = slots.iter().find(|slot| slot.device.id == name);
     let slot = slot.ok_or_else(|| refuse("is none of the machine's devices"))?;
     match slot.device.kind {
         DeviceKind::Block => Ok(BootDevice::VirtioBlk { device: slot.bdf.device }),
         DeviceKind::Net => Ok(BootDevice::VirtioNet { device: slot.bdf.device }),
         _ => Err(refuse("is neither a disk nor a network card")),
+    }
+}
+
+/// The disk `name` behind the controller in `slot`, as firmware recognises it: by its place among the others.
+fn member(name: &str, slot: &Slot) -> Option<BootDevice> {
+    let place = slot.device.spec.members().iter().position(|(id, _)| id == name)?;
+    let place = u16::try_from(place).ok()?;
+    match slot.device.kind {
+        DeviceKind::Scsi => Some(BootDevice::VirtioScsi { device: slot.bdf.device, target: place }),
+        DeviceKind::Ahci => Some(BootDevice::Ahci { port: place }),
+        _ => None,
     }
 }
 

@@ -126,6 +126,46 @@ fn every_mistake_is_refused_by_its_field() {
 }
 
 #[test]
+fn disks_share_the_controllers_of_their_buses() {
+    let disk = |id: &str, bus: &str| json!({ "id": id, "source": { "path": "/d" }, "bus": bus });
+    let mut cd = disk("cd", "sata");
+    cd["cdrom"] = json!({ "tray": "open" });
+    let disks = json!([disk("s0", "scsi"), disk("v0", "virtio"), cd.clone(), disk("s1", "scsi")]);
+    let shown = of(with("disks", disks)).unwrap();
+    let seats: Vec<_> = shown
+        .slots
+        .iter()
+        .map(|slot| {
+            let members: Vec<_> = slot.device.spec.members().into_iter().map(|(id, _)| id).collect();
+            (slot.bdf.to_string(), slot.bar_address, slot.device.id.clone(), members.join(" "))
+        })
+        .collect();
+    let seat = |bdf: &str, bar: u64, id: &str, members: &str| (bdf.into(), bar, id.into(), members.into());
+    assert_eq!(
+        seats,
+        [
+            seat("0000:00:01.0", 0x1_0000_0000, "v0", ""),
+            seat("0000:00:02.0", 0x1_0000_8000, "scsi", "s0 s1"),
+            seat("0000:00:1f.2", 0xc000_0000, "sata", "cd"),
+        ]
+    );
+    let one = |disk: serde_json::Value| with("disks", json!([disk]));
+    cd["bus"] = json!("virtio");
+    refused(one(cd), "disks[0].cdrom", "scsi or the sata bus");
+    let mut limited = disk("a", "scsi");
+    limited["bandwidth_limit"] = json!({ "per_second": 1 });
+    refused(one(limited), "disks[0].bandwidth_limit", "only disks on the virtio bus");
+    let twice = json!([disk("a", "scsi"), disk("a", "sata")]);
+    refused(with("disks", twice), "disks[1].id", "the name of disks[0] already");
+    let many = |bus: &str, count: usize| {
+        with("disks", (0..count).map(|n| disk(&format!("d{n}"), bus)).collect::<Vec<_>>().into())
+    };
+    assert!(of(many("sata", 30)).is_ok() && of(many("scsi", 256)).is_ok());
+    refused(many("sata", 31), "disks[30].bus", "room for 30");
+    refused(many("scsi", 257), "disks[256].bus", "room for 256");
+}
+
+#[test]
 fn two_devices_cannot_have_one_name() {
     let disks = json!([
         { "id": "a", "source": { "path": "/1" } },
