@@ -58,7 +58,7 @@ async fn disk_and_drive_work_on(bus: DiskBus) {
     if let Some(drive) = drive {
         let data = vm.file("cd.iso.data");
         let expected = host(&format!("sha256sum <{}", data.display())).await;
-        let read = format!("mount -t iso9660 /dev/{drive} /mnt && sha256sum </mnt/data; umount /mnt");
+        let read = format!("mount -r -t iso9660 /dev/{drive} /mnt && sha256sum </mnt/data; umount /mnt");
         assert_eq!(vm.run(&read).await, expected);
         let (output, code) = vm.try_run(&format!("dd if=/dev/zero of=/dev/{drive} bs=2k count=1")).await;
         assert_ne!(code, 0, "a CD-ROM could be written to:\n{output}");
@@ -101,10 +101,10 @@ async fn media_come_and_go_on(bus: DiskBus) {
     let mut vm = Vm::process_in(directory, &starter, &["--fd", "second=7"]).await;
     vm.start(&Guest::linux(KernelKind::BzImage).cdrom_on(bus, "cd", &first)).await;
     vm.expect("orlop-init: commands").await;
-    let read = "mount -t iso9660 /dev/sr0 /mnt && cat /mnt/data; umount /mnt";
+    let read = "mount -r -t iso9660 /dev/sr0 /mnt && cat /mnt/data; umount /mnt";
     assert_eq!(vm.run(read).await, "first");
     // Mounted, the guest locks the tray.
-    vm.run("mount -t iso9660 /dev/sr0 /mnt").await;
+    vm.run("mount -r -t iso9660 /dev/sr0 /mnt").await;
     let refused = vm.client.eject("cd", false).await.expect_err("the guest has locked the tray");
     assert_eq!(refused.problem().expect("a problem").reason, Reason::MediumLocked);
     assert_eq!(vm.device("cd").await.tray, Some(TrayInfo { open: false, locked: true, medium: true }));
