@@ -14,9 +14,14 @@ use crate::document::Document;
 use crate::guest;
 use crate::process::{DEADLINE, Vmm};
 
-/// Answers that take a client or a host which misbehave: `hostile` provokes them.
-const PROVOKED_ELSEWHERE: [&str; 3] =
-    ["GET /api/v1/events 503", "GET /api/v1/vm/console 503", "PUT /api/v1/vm 408"];
+/// Answers that take a client or a host which misbehave (`hostile` provokes them), or a process with descriptors (the
+/// target `buses`).
+const PROVOKED_ELSEWHERE: [&str; 4] = [
+    "GET /api/v1/events 503",
+    "GET /api/v1/vm/console 503",
+    "PUT /api/v1/vm 408",
+    "PUT /api/v1/vm/devices/{id}/medium 204",
+];
 
 /// A process with a configuration for its machine.
 async fn machine(more: serde_json::Value) -> (Vmm, VmConfig) {
@@ -52,7 +57,12 @@ async fn booted(more: serde_json::Value) -> (Vmm, Client, Console) {
 async fn every_described_answer_can_be_had_and_is_as_described() {
     let tap = Tap::new("api0", "10.98.0.1/24", "").await;
     let nets = json!([{ "id": "net0", "tap": { "name": tap.name() } }]);
-    let (mut vmm, config) = machine(json!({ "balloon": {}, "rng": {}, "nets": nets })).await;
+    let iso = tempfile::NamedTempFile::new().expect("a file");
+    iso.as_file().set_len(1 << 20).expect("room for it");
+    let source = json!({ "path": iso.path() });
+    let disks = json!([{ "id": "cd", "source": source, "bus": "scsi", "cdrom": {} }]);
+    let more = json!({ "balloon": {}, "rng": {}, "nets": nets, "disks": disks });
+    let (mut vmm, config) = machine(more).await;
     let client = vmm.client();
     let document = Document::of(&client).await;
     let json = serde_json::to_string(&config).expect("plain data");
@@ -64,13 +74,16 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
     for command in ["boot", "pause", "resume", "power-button", "reset"] {
         ask(post.clone(), &format!("/vm/{command}"), None, 409).await;
     }
-    for path in ["/vm", "/vm/balloon", "/vm/devices/net0/link"] {
+    let (medium, delete) = ("/vm/devices/cd/medium", Method::DELETE);
+    for path in ["/vm", "/vm/balloon", "/vm/devices/net0/link", medium] {
         ask(put.clone(), path, Some("{"), 400).await;
         let form = orlop_client::Body { bytes: vec![], content_type: "text/plain" };
         document.ask_with(&client, (put.clone(), path), Some(form), 415).await;
     }
     ask(put.clone(), "/vm/devices/net0/link", Some(r#"{"up":true}"#), 409).await;
     ask(put.clone(), "/vm/balloon", Some(r#"{"target_bytes":0}"#), 409).await;
+    ask(put.clone(), medium, Some(r#"{"fd":"iso"}"#), 409).await;
+    ask(delete.clone(), medium, None, 409).await;
     ask(put.clone(), "/vm", Some(&" ".repeat(orlop_api::BODY_MAX_BYTES + 1)), 413).await;
     ask(put.clone(), "/vm", Some(&json.replace(r#""tiny""#, r#""TINY""#)), 422).await;
     let no_disk = r#""disks":[{"id":"disk0","source":{"path":"/nonexistent/disk"}}],"name""#;
@@ -97,6 +110,11 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
     ask(put.clone(), "/vm/balloon", Some(r#"{"target_bytes":4095}"#), 422).await;
     ask(put.clone(), "/vm/devices/net0/link", Some(r#"{"up":false}"#), 204).await;
     ask(put.clone(), "/vm/devices/net1/link", Some(r#"{"up":true}"#), 404).await;
+    ask(put.clone(), medium, Some(r#"{"fd":"iso"}"#), 422).await;
+    ask(put.clone(), "/vm/devices/dvd/medium", Some(r#"{"fd":"iso"}"#), 404).await;
+    ask(delete.clone(), "/vm/devices/dvd/medium", None, 404).await;
+    ask(delete.clone(), "/vm/devices/net0/medium", None, 409).await;
+    ask(delete.clone(), &format!("{medium}?force=true"), None, 204).await;
     for command in ["power-button", "pause", "resume", "reset"] {
         ask(post.clone(), &format!("/vm/{command}"), None, 204).await;
     }
@@ -114,8 +132,17 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
 async fn check_events(client: &Client, document: &Document) {
     let mut events = client.events(0).await.expect("a stream");
     document.note(Method::GET, "/events", 200);
-    let expected =
-        ["created", "booted", "balloon_target", "link", "power_button", "paused", "resumed", "reset"];
+    let expected = [
+        "created",
+        "booted",
+        "balloon_target",
+        "link",
+        "medium_ejected",
+        "power_button",
+        "paused",
+        "resumed",
+        "reset",
+    ];
     for (name, seq) in expected.into_iter().zip(1..) {
         let event = events.next().await.expect("a whole stream").expect("an event");
         document.check_named("Event", &serde_json::to_value(&event).expect("plain data"));
