@@ -25,7 +25,10 @@ const PROGRAM: [u8; 2] = [0x10, 0x40];
 const ERASE: u8 = 0x20;
 const ERASE_CONFIRM: u8 = 0xD0;
 
-/// Status register: ready; erase failed; program failed. The chip is never seen busy.
+/// Status register: ready; erase failed; program failed. The chip is never seen busy. On the chip "ready" stays when the
+/// register is cleared; here it goes as well, and comes with the next program or erase, as on QEMU's `pflash_cfi01`: by the
+/// zero OVMF recognises that it has flash.
+const STATUS_CLEARED: u8 = 0;
 const STATUS_READY: u8 = 1 << 7;
 const STATUS_ERASE_ERROR: u8 = 1 << 5;
 const STATUS_PROGRAM_ERROR: u8 = 1 << 4;
@@ -120,7 +123,7 @@ impl Flash {
         let invalid = |reason: String| StateError::Invalid { kind: FlashState::KIND, reason };
         let mode = MODES.get(usize::from(state.mode)).copied();
         let mode = mode.ok_or_else(|| invalid(format!("mode {}", state.mode)))?;
-        if state.status & !STATUS_ERRORS != STATUS_READY {
+        if state.status & !(STATUS_READY | STATUS_ERRORS) != 0 {
             return Err(invalid(format!("status {:#x}", state.status)));
         }
         let mut inner = self.lock();
@@ -150,6 +153,7 @@ impl Flash {
             }
             Mode::Erase => {
                 // Anything but the confirmation is a command sequence error (§4.5).
+                inner.status |= STATUS_READY;
                 if value == ERASE_CONFIRM {
                     self.erase(inner, offset);
                 } else {
@@ -162,7 +166,7 @@ impl Flash {
                 READ_IDENTIFIERS => Mode::Identifiers,
                 READ_STATUS => Mode::Status,
                 CLEAR_STATUS => {
-                    inner.status = STATUS_READY;
+                    inner.status = STATUS_CLEARED;
                     Mode::Array
                 }
                 ERASE => Mode::Erase,
@@ -175,6 +179,7 @@ impl Flash {
 
     /// Programming only takes bits away.
     fn program(&self, inner: &mut Inner, offset: u64, value: u8) {
+        inner.status |= STATUS_READY;
         let mut byte = [0];
         self.memory.read(offset, &mut byte);
         let [before] = byte;

@@ -37,7 +37,7 @@ pub use clock::{Clock, HostClock};
 pub use debug::{DebugConsole, DebugPort, TextSink};
 pub use flash::{BLOCK_BYTES, Flash, FlashMemory, FlashState};
 pub use fw_cfg::{Content, DmaMemory, FileName, FwCfg, FwCfgState, Items, NameTooLong, TRANSFER_MAX_BYTES};
-pub use power::{Pm1Control, PmTimer, PmTimerState, PowerManagement, PowerManagementState};
+pub use power::{Pm1, Pm1State, PmTimer, PmTimerState, PowerManagement, PowerManagementState};
 pub use pvpanic::PvPanic;
 pub use reset::{I8042, ResetControl, ResetControlState, SystemPortA};
 pub use rtc::{Inventory, Rtc, RtcState};
@@ -65,8 +65,10 @@ pub mod ports {
     pub const PVPANIC: Range<u64> = 0x505..0x506;
     /// fw_cfg: selector, data, address of a descriptor.
     pub const FW_CFG: Range<u64> = 0x510..0x51C;
-    /// PM1 control: where Q35's is when its power management block is at 0x600.
-    pub const PM1_CONTROL: Range<u64> = 0x604..0x606;
+    /// PM1 status, enable and control: where Q35's are when its power management block is at 0x600.
+    pub const PM1: Range<u64> = 0x600..0x606;
+    /// GSI of the system control interrupt, which never comes.
+    pub const SCI_GSI: u8 = 10;
     /// Power management timer: where Q35's is when its power management block is at 0x600.
     pub const PM_TIMER: Range<u64> = 0x608..0x60C;
     /// Sleep control, sleep status and event status, in a part of that block that Q35 leaves free.

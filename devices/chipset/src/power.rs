@@ -1,7 +1,7 @@
 //! ACPI power management: the power button, sleep states, and the timer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use orlop_bus::BusDevice;
@@ -115,38 +115,107 @@ impl ByteRegisters for PowerManagement {
     }
 }
 
-/// The PM1 control register (ACPI 6.5 §4.8.3.2.1), of which there is only "go to sleep": UEFI firmware powers the machine
-/// off by it (OVMF's `ResetSystemLib`). It has no state. The tables name the sleep control register instead.
-pub struct Pm1Control {
+/// The PM1 registers (ACPI 6.5 §4.8.3.1, §4.8.3.2) of a machine whose fixed events never come: status is zero, enable only
+/// remembers, and control is "ACPI is on" and "go to sleep".
+pub struct Pm1 {
+    enable: AtomicU16,
     power: PowerSink,
 }
 
-/// High byte of the register: the state to enter (bits 10 to 12), and go (bit 13). Off is 0 as on QEMU's Q35, which is
-/// what firmware was written for.
-const PM1_SLEEP_TYPE_MASK: u8 = 0b111 << 2;
+/// Offsets: two bytes of status, of enable, of control.
+const PM1_ENABLE: u8 = 2;
+const PM1_CONTROL: u8 = 4;
+/// What can be enabled: timer, global lock, power button, sleep button, clock.
+const PM1_EVENTS: u16 = 1 << 0 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 10;
+/// Low byte of control: the machine is in ACPI mode.
+const PM1_SCI_ENABLE: u8 = 1;
+/// High byte of control: the state to enter (bits 10 to 12), and go (bit 13).
+const PM1_SLEEP_TYPE_SHIFT: u32 = 2;
 const PM1_SLEEP_ENABLE: u8 = 1 << 5;
-const PM1_SLEEP_TYPE_OFF: u8 = 0;
+/// What QEMU's Q35 takes for off: UEFI firmware powers off by it without a look at the tables (OVMF `ResetSystemLib`).
+const PM1_SLEEP_TYPE_FIRMWARE_OFF: u8 = 0;
 
-impl Pm1Control {
-    /// A register that reports to `power`.
+/// Saved state of [`Pm1`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pm1State {
+    /// The enable register.
+    pub enable: u16,
+}
+
+impl State for Pm1State {
+    const KIND: &'static str = "pm1";
+    const VERSION: u16 = 1;
+}
+
+impl Pm1 {
+    /// Offset of the control register.
+    pub const CONTROL: u64 = PM1_CONTROL as u64;
+
+    /// Registers that report to `power`.
     pub fn new(power: PowerSink) -> Self {
-        Self { power }
+        Self { enable: AtomicU16::new(0), power }
+    }
+
+    /// Back to power-on.
+    pub fn reset(&self) {
+        self.enable.store(0, Ordering::Relaxed);
+    }
+
+    /// The state, complete.
+    pub fn save(&self) -> Result<Record, StateError> {
+        Record::write("", &Pm1State { enable: self.enable.load(Ordering::Relaxed) })
+    }
+
+    /// Takes over a saved state.
+    pub fn restore(&self, record: &Record) -> Result<(), StateError> {
+        let state: Pm1State = record.read()?;
+        if state.enable & !PM1_EVENTS != 0 {
+            let reason = format!("enable register {:#x} has bits that do not exist", state.enable);
+            return Err(StateError::Invalid { kind: Pm1State::KIND, reason });
+        }
+        self.enable.store(state.enable, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Puts `value` into one byte of the enable register.
+    fn enable(&self, high: bool, value: u8) {
+        let change = |before: u16| {
+            let [low_byte, high_byte] = before.to_le_bytes();
+            let bytes = if high { [low_byte, value] } else { [value, high_byte] };
+            Some(u16::from_le_bytes(bytes) & PM1_EVENTS)
+        };
+        // It cannot fail: `change` always has a value.
+        let _ = self.enable.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 }
 
-on_the_bus!(Pm1Control);
+on_the_bus!(Pm1);
 
-impl ByteRegisters for Pm1Control {
-    const LEN: u8 = 2;
+impl ByteRegisters for Pm1 {
+    const LEN: u8 = 6;
 
-    fn read_byte(&self, _offset: u8) -> u8 {
-        0
+    fn read_byte(&self, offset: u8) -> u8 {
+        let [low, high] = self.enable.load(Ordering::Relaxed).to_le_bytes();
+        match offset {
+            PM1_ENABLE => low,
+            3 => high,
+            PM1_CONTROL => PM1_SCI_ENABLE,
+            _ => 0,
+        }
     }
 
     fn write_byte(&self, offset: u8, value: u8) {
-        let off = value & PM1_SLEEP_ENABLE != 0 && value & PM1_SLEEP_TYPE_MASK == PM1_SLEEP_TYPE_OFF;
-        if offset == 1 && off {
-            (self.power)(PowerEvent::Shutdown);
+        match offset {
+            PM1_ENABLE => self.enable(false, value),
+            3 => self.enable(true, value),
+            5 => {
+                let kind = value >> PM1_SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
+                let off = matches!(kind, SLEEP_TYPE_S5 | PM1_SLEEP_TYPE_FIRMWARE_OFF);
+                if value & PM1_SLEEP_ENABLE != 0 && off {
+                    (self.power)(PowerEvent::Shutdown);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -266,16 +335,38 @@ mod tests {
     }
 
     #[test]
-    fn firmware_powers_off_by_pm1_control() {
+    fn firmware_and_kernels_power_off_by_pm1_control() {
         let events = Events::default();
-        let device = Pm1Control::new(events.sink());
-        device.write(0, &0x0000u16.to_le_bytes());
-        device.write(0, &0x3C00u16.to_le_bytes());
-        device.write(0, &[0x20]);
+        let device = Pm1::new(events.sink());
+        let control = |value: u16| device.write(Pm1::CONTROL, &value.to_le_bytes());
+        [0x0000, 0x1401, 0x2c00, 0x3c00].into_iter().for_each(control);
+        device.write(Pm1::CONTROL, &[0x34]);
+        device.write(0, &[0x34; 4]);
         assert_eq!(events.take(), []);
-        device.write(0, &0x2000u16.to_le_bytes());
-        assert_eq!(events.take(), [PowerEvent::Shutdown]);
+        control(0x2000);
+        control(0x3401);
+        assert_eq!(events.take(), [PowerEvent::Shutdown; 2]);
         survives_every_access(&device);
+    }
+
+    #[test]
+    fn fixed_events_are_enabled_and_never_come() {
+        let device = Pm1::new(Events::default().sink());
+        device.write(0, &[0xff; 4]);
+        let registers = |device: &Pm1| {
+            let mut registers = [0xAA; 6];
+            device.read(0, &mut registers);
+            registers
+        };
+        assert_eq!(registers(&device), [0, 0, 0x21, 0x07, 1, 0]);
+        let record = device.save().unwrap();
+        let other = Pm1::new(Events::default().sink());
+        other.restore(&record).unwrap();
+        assert_eq!(registers(&other), registers(&device));
+        survives_every_mutation(&record, |record| other.restore(record));
+        assert!(other.restore(&Record::write("", &Pm1State { enable: 2 }).unwrap()).is_err());
+        device.reset();
+        assert_eq!(registers(&device), [0, 0, 0, 0, 1, 0]);
     }
 
     #[test]

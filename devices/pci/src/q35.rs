@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use orlop_state::{Record, State, StateError};
 use serde::{Deserialize, Serialize};
 
-use crate::{BarMove, ConfigSpace, ConfigState, Doorbell, Function, Identity};
+use crate::{BarMove, COMMAND, ConfigSpace, ConfigState, Doorbell, Function, Identity};
 
 const INTEL: u16 = 0x8086;
 /// The subsystem that QEMU's Q35 shows; drivers match quirks on it.
@@ -101,6 +101,8 @@ pub fn host_bridge(ecam_base: u64, buses: u16, move_ecam: MoveEcam) -> Bridge {
 /// block, a multiple of 128; zero says that there is none.
 pub fn lpc(pm_base: u16) -> Bridge {
     Bridge::new(0x2918, [0x06, 0x01, 0x00], |config| {
+        // PCICMD: ports, memory and bus mastering are on and stay on (§13.1.3).
+        config.set(COMMAND.into(), &[0b111, 0], &[]);
         // Header type: there are other functions beside this one, as the AHCI controller (§13.1.8).
         config.set(0x0e, &[0x80], &[]);
         if pm_base != 0 {

@@ -80,10 +80,12 @@ fn absent_functions_read_all_ones() {
 }
 
 #[test]
-fn pciexbar_cannot_be_moved() {
+fn reserved_bits_of_pciexbar_and_pam_cannot_be_set() {
     let (root, _) = root();
     root.config_write(HOST, 0x60, &[0xff; 8]);
-    assert_eq!(ecam_read(&root, HOST, 0x60), 0xb000_0001);
+    let low = ecam_read(&root, HOST, 0x60);
+    let high = ecam_read(&root, HOST, 0x64);
+    assert_eq!((low, high), (0xf000_0001, 0xf));
     root.config_write(HOST, 0x90, &[0xff; 7]);
     assert_eq!(ecam_read(&root, HOST, 0x90), 0x3333_3333);
 }

@@ -18,11 +18,16 @@ const BOOT_ARCH_NO_ASPM: u16 = 1 << 4;
 /// MADT structures (§5.2.12): type and length.
 const LOCAL_APIC: [u8; 2] = [0, 8];
 const IO_APIC: [u8; 2] = [1, 12];
+const INTERRUPT_OVERRIDE: [u8; 2] = [2, 10];
 const LOCAL_APIC_NMI: [u8; 2] = [4, 6];
 const LOCAL_X2APIC: [u8; 2] = [9, 16];
 /// Processors with ids from here on need an x2APIC structure; 255 is the broadcast id.
 const X2APIC_IDS_START: u32 = 255;
 const PROCESSOR_ENABLED: u32 = 1;
+/// Flags: there are two 8259 as well, which have to be masked.
+const PC_INTERRUPT_CONTROLLERS: u32 = 1;
+/// Polarity and trigger of an override (§5.2.12.5).
+const ACTIVE_HIGH_LEVEL: u16 = 0b1101;
 const ALL_PROCESSORS: u8 = 0xff;
 /// Local interrupt pin that NMIs come in by.
 const NMI_PIN: u8 = 1;
@@ -35,8 +40,8 @@ fn byte_port(number: u16) -> GAS {
     port(number, 8, AccessSize::ByteAccess)
 }
 
-/// Fixed ACPI description table (§5.2.9).
-pub(super) fn fadt(platform: &Platform, dsdt: u64) -> Vec<u8> {
+/// Fixed ACPI description table (§5.2.9), with the firmware ACPI control structure where there is fixed hardware.
+pub(super) fn fadt(platform: &Platform, dsdt: u64, facs: Option<u64>) -> Vec<u8> {
     let power = &platform.power;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .dsdt_64(dsdt)
@@ -48,8 +53,7 @@ pub(super) fn fadt(platform: &Platform, dsdt: u64) -> Vec<u8> {
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
-        .flag(Flags::ResetRegSup)
-        .flag(Flags::HwReducedAcpi);
+        .flag(Flags::ResetRegSup);
     fadt.century = CENTURY_REGISTER;
     fadt.iapc_boot_arch = (BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM).into();
     fadt.reset_reg = byte_port(power.reset_port);
@@ -57,18 +61,32 @@ pub(super) fn fadt(platform: &Platform, dsdt: u64) -> Vec<u8> {
     fadt.pm_tmr_blk = u32::from(platform.pm_timer_port).into();
     fadt.pm_tmr_len = 4;
     fadt.x_pm_tmr_blk = port(platform.pm_timer_port, 32, AccessSize::DwordAccess);
-    fadt.sleep_control_reg = byte_port(power.sleep_control_port);
-    fadt.sleep_status_reg = byte_port(power.sleep_status_port);
+    if let Some(fixed) = &platform.fixed {
+        // Without an SMI command port the machine is in ACPI mode from the start (§4.8.2.5).
+        fadt.sci_int = u16::from(fixed.sci_gsi).into();
+        fadt.pm1a_evt_blk = u32::from(fixed.pm1_event_port).into();
+        fadt.pm1_evt_len = 4;
+        fadt.x_pm1a_evt_blk = port(fixed.pm1_event_port, 32, AccessSize::WordAccess);
+        fadt.pm1a_cnt_blk = u32::from(fixed.pm1_control_port).into();
+        fadt.pm1_cnt_len = 2;
+        fadt.x_pm1a_cnt_blk = port(fixed.pm1_control_port, 16, AccessSize::WordAccess);
+        fadt.x_firmware_ctrl = facs.unwrap_or(0).into();
+    } else {
+        fadt = fadt.flag(Flags::HwReducedAcpi);
+        fadt.sleep_control_reg = byte_port(power.sleep_control_port);
+        fadt.sleep_status_reg = byte_port(power.sleep_status_port);
+    }
     bytes(&fadt.finalize())
 }
 
-/// Multiple APIC description table (§5.2.12). There are no interrupt source overrides: GSI n is ISA interrupt n, as in
-/// KVM's default routes.
+/// Multiple APIC description table (§5.2.12). GSI n is ISA interrupt n, as in KVM's default routes, so the only interrupt
+/// source override says how the system control interrupt is triggered.
 pub(super) fn madt(platform: &Platform) -> Vec<u8> {
     let mut madt = Sdt::new(*b"APIC", HEADER_BYTES, 5, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let mut body = Vec::new();
     body.extend(low_address(LAPIC_START));
-    body.extend(0u32.to_le_bytes());
+    let flags = if platform.fixed.is_some() { PC_INTERRUPT_CONTROLLERS } else { 0 };
+    body.extend(flags.to_le_bytes());
     for (uid, &apic_id) in (0u32..).zip(&platform.apic_ids) {
         match (u8::try_from(uid), u8::try_from(apic_id)) {
             (Ok(uid), Ok(id)) if apic_id < X2APIC_IDS_START => {
@@ -90,6 +108,13 @@ pub(super) fn madt(platform: &Platform) -> Vec<u8> {
     body.extend([0, 0]);
     body.extend(low_address(IOAPIC_START));
     body.extend(0u32.to_le_bytes());
+    if let Some(fixed) = &platform.fixed {
+        body.extend(INTERRUPT_OVERRIDE);
+        // Of the ISA bus.
+        body.extend([0, fixed.sci_gsi]);
+        body.extend(u32::from(fixed.sci_gsi).to_le_bytes());
+        body.extend(ACTIVE_HIGH_LEVEL.to_le_bytes());
+    }
     body.extend(LOCAL_APIC_NMI);
     body.extend([ALL_PROCESSORS, 0, 0, NMI_PIN]);
     madt.append_slice(&body);

@@ -1,8 +1,12 @@
-//! ACPI tables (ACPI 6.5) for a machine without ACPI's fixed hardware.
+//! ACPI tables (ACPI 6.5).
 //!
-//! The machine is "hardware-reduced" (§4.1): no fixed event registers, no SCI. The power button comes through a
-//! generic event device (§5.6.9), sleeping through the sleep control register, reset through the reset register. The
-//! PM timer is there although such machines need none: Linux uses it where the FADT names one.
+//! A directly booted kernel finds a "hardware-reduced" machine (§4.1): no fixed event registers, no SCI. Sleeping comes
+//! through the sleep control register. The PM timer is there although such machines need none: Linux uses it where the FADT
+//! names one.
+//!
+//! Behind firmware the machine has ACPI's fixed hardware ([`FixedHardware`]): on a hardware-reduced one, Linux takes the
+//! interrupt controllers of a PC for absent and leaves them as a BIOS has them, with its timer ticking into vectors of
+//! exceptions. The power button comes through a generic event device (§5.6.9), reset through the reset register, always.
 
 mod dsdt;
 mod fixed;
@@ -11,6 +15,7 @@ mod relocatable;
 use std::ops::Range;
 
 use acpi_tables::Aml;
+use acpi_tables::facs::FACS;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
@@ -34,6 +39,8 @@ pub struct Platform {
     pub apic_ids: Vec<u32>,
     /// Power button, sleep and reset.
     pub power: Power,
+    /// The fixed hardware; without it the machine is hardware-reduced.
+    pub fixed: Option<FixedHardware>,
     /// Port of the 32-bit PM timer.
     pub pm_timer_port: u16,
     /// First port of the real-time clock.
@@ -95,6 +102,17 @@ pub struct Power {
     pub reset_port: u16,
     /// What is written there for a reset.
     pub reset_value: u8,
+}
+
+/// ACPI's fixed hardware (§4.8). No event of it is ever set: it is there so that a kernel finds a whole PC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedHardware {
+    /// Port of PM1 status and enable, 4 bytes.
+    pub pm1_event_port: u16,
+    /// Port of PM1 control, 2 bytes.
+    pub pm1_control_port: u16,
+    /// The system control interrupt, level-triggered; nothing else may use it.
+    pub sci_gsi: u8,
 }
 
 /// A 16550 with its eight ports.
@@ -170,9 +188,11 @@ impl Placed {
             tables.push(Table { name, address, bytes });
             address
         };
+        // First, since it wants more alignment than the others (§5.2.10).
+        let facs = platform.fixed.is_some().then(|| place("FACS", bytes(&FACS::new())));
         let dsdt = place("DSDT", dsdt::table(platform));
         let listed = [
-            place("FACP", fixed::fadt(platform, dsdt)),
+            place("FACP", fixed::fadt(platform, dsdt, facs)),
             place("APIC", fixed::madt(platform)),
             place("MCFG", fixed::mcfg(platform.pci.ecam)),
         ];

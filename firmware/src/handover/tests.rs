@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::acpi::{PciSpace, Platform, Power};
+use crate::acpi::{FixedHardware, PciSpace, Platform, Power};
 use crate::smbios::{Chassis, Description, System};
 
 fn description(layout: &MemoryLayout) -> Description {
@@ -31,6 +31,7 @@ fn platform(layout: &MemoryLayout, ecam: u64) -> Platform {
             reset_port: 0xCF9,
             reset_value: 6,
         },
+        fixed: Some(FixedHardware { pm1_event_port: 0x600, pm1_control_port: 0x604, sci_gsi: 10 }),
         pm_timer_port: 0x608,
         rtc_port: 0x70,
         serial: None,
@@ -138,6 +139,8 @@ fn tables_put_anywhere_are_found_from_the_root_pointer() {
         let [fadt, madt, mcfg] = [36, 44, 52].map(|at| table(pointer(xsdt, at)));
         assert_eq!([&fadt[..4], &madt[..4], &mcfg[..4]], [b"FACP", b"APIC", b"MCFG"]);
         assert_eq!(&table(pointer(fadt, 140))[..4], b"DSDT");
+        let facs = pointer(fadt, 132);
+        assert_eq!((&blob[(facs - base) as usize..][..4], facs % 64), (&b"FACS"[..], 0));
         assert_eq!(pointer(mcfg, 44), ecam);
     }
 }
@@ -146,10 +149,15 @@ fn tables_put_anywhere_are_found_from_the_root_pointer() {
 fn windows_lie_around_the_configuration_mechanism() {
     let layout = MemoryLayout::of(256 << 20).unwrap();
     let space = |ecam| PciSpace::programmed(&layout, ecam, 40);
-    assert_eq!(space(0xB000_0000).memory32, [0xC000_0000..0xFEC0_0000]);
+    let whole = |ecam| {
+        let windows = space(ecam).memory32;
+        assert_eq!(windows.len(), 1);
+        (windows[0].start, windows[0].end)
+    };
+    assert_eq!(whole(0xB000_0000), (0xC000_0000, 0xFEC0_0000));
     assert_eq!(space(0xE000_0000).memory32, [0xC000_0000..0xE000_0000, 0xF000_0000..0xFEC0_0000]);
     assert_eq!(space(0xB000_0000).memory64, 1 << 32..1 << 40);
     // Nowhere that makes sense: no window is negative.
-    assert_eq!(space(u64::MAX).memory32, [0xC000_0000..0xFEC0_0000]);
-    assert_eq!(space(0).memory32, [0xC000_0000..0xFEC0_0000]);
+    assert_eq!(whole(u64::MAX), (0xC000_0000, 0xFEC0_0000));
+    assert_eq!(whole(0), (0xC000_0000, 0xFEC0_0000));
 }

@@ -131,6 +131,7 @@ pub fn described(plan: &Plan, pci: PciSpace) -> acpi::Platform {
         pci,
         apic_ids: plan.topology.apic_ids(),
         power: platform::acpi_power(),
+        fixed: matches!(plan.boot, BootPlan::Firmware(_)).then(platform::acpi_fixed),
         pm_timer_port: platform::port(orlop_chipset::ports::PM_TIMER.start),
         rtc_port: platform::port(orlop_chipset::ports::RTC.start),
         serial: plan.config.serial.enabled.then(platform::acpi_serial),

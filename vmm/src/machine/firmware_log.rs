@@ -1,7 +1,10 @@
 //! What firmware says on its debug console, as lines of the process's own log: standard error.
 //!
 //! Firmware is the guest's: it can say as much as it likes. The log takes a bounded part of it, and neither a log that
-//! nobody reads nor a guest that never ends its line holds anybody up.
+//! nobody reads nor a guest that never ends its line holds anybody up. On a terminal the lines would stand between those
+//! of the guest's console: there they are left out.
+
+use std::io::IsTerminal;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -21,7 +24,8 @@ pub struct FirmwareLog {
 impl FirmwareLog {
     /// Logs what `reader` reads.
     pub fn new(reader: ConsoleReader) -> Self {
-        Self { reader, lines: Lines { line: String::new(), left: LOG_MAX_BYTES } }
+        let left = if std::io::stderr().is_terminal() { 0 } else { LOG_MAX_BYTES };
+        Self { reader, lines: Lines { line: String::new(), left } }
     }
 
     /// Waits for output and logs it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use orlop_bus::{BusDevice, BusError};
 use orlop_chipset::{
-    Clock, DebugPort, HostClock, I8042, Interrupt, Inventory, PmTimer, PowerEvent, PowerManagement,
+    Clock, DebugPort, HostClock, I8042, Interrupt, Inventory, Pm1, PmTimer, PowerEvent, PowerManagement,
     PowerSink, PvPanic, ResetControl, Rtc, Serial, SerialSink, SystemPortA, ports,
 };
 use orlop_firmware::acpi;
@@ -206,6 +206,16 @@ pub fn acpi_power() -> acpi::Power {
         event_gsi: ports::GED_GSI,
         reset_port: port(ports::RESET_CONTROL),
         reset_value: RESET_VALUE,
+    }
+}
+
+/// ACPI's fixed hardware, which is there for firmware and what it starts.
+pub fn acpi_fixed() -> acpi::FixedHardware {
+    let start = port(ports::PM1.start);
+    acpi::FixedHardware {
+        pm1_event_port: start,
+        pm1_control_port: start + port(Pm1::CONTROL),
+        sci_gsi: ports::SCI_GSI,
     }
 }
 

@@ -38,7 +38,7 @@ fn a_driver_tells_it_from_rom_and_from_ram() {
     flash.write(0, &[CLEAR_STATUS]);
     assert_eq!(read_byte(&flash, 0), 0xA5);
     flash.write(0, &[READ_STATUS]);
-    assert_eq!(read_byte(&flash, 0), STATUS_READY);
+    assert_eq!(read_byte(&flash, 0), 0);
     flash.write(0, &[READ_ARRAY]);
     assert_eq!(read_byte(&flash, 0), 0xA5);
     assert_eq!(*chip.shown.lock().unwrap(), [false, true]);
@@ -74,7 +74,7 @@ fn an_erase_that_is_not_confirmed_is_an_error_in_the_status() {
     assert_eq!(read_byte(&flash, 0), STATUS_READY | STATUS_ERRORS);
     flash.write(0, &[CLEAR_STATUS]);
     flash.write(0, &[READ_STATUS]);
-    assert_eq!(read_byte(&flash, 0), STATUS_READY);
+    assert_eq!(read_byte(&flash, 0), STATUS_CLEARED);
     assert!(chip.bytes.lock().unwrap().iter().all(|b| *b == 0xA5));
 }
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use orlop_bus::BusDevice;
 use orlop_chipset::{
-    Content, DebugConsole, DmaMemory, FileName, Flash, FlashMemory, FwCfg, Items, Pm1Control, PowerSink,
-    ports,
+    Content, DebugConsole, DmaMemory, FileName, Flash, FlashMemory, FwCfg, Items, Pm1, PowerSink, ports,
 };
 use orlop_firmware::acpi::{PciSpace, Relocatable};
 use orlop_firmware::handover::{
@@ -30,6 +29,7 @@ const VARIABLES_SLOT: u32 = 1;
 pub struct FirmwareBoard {
     fw_cfg: Arc<FwCfg>,
     flash: Option<Arc<Flash>>,
+    pm1: Arc<Pm1>,
     #[expect(dead_code, reason = "held so that the guest sees it")]
     code: RomSlot,
 }
@@ -50,10 +50,11 @@ impl FirmwareBoard {
         let fw_cfg = Arc::new(FwCfg::new(items, Arc::new(GuestRam(Arc::clone(around.ram)))));
         let text = around.firmware_log.clone();
         let debug = DebugConsole::new(Arc::new(move |byte| text.output(&[byte])));
+        let pm1 = Arc::new(Pm1::new(power));
         let on_ports: [(std::ops::Range<u64>, Arc<dyn BusDevice>); 3] = [
             (ports::FW_CFG, fw_cfg.clone()),
             (ports::DEBUG_CONSOLE, Arc::new(debug)),
-            (ports::PM1_CONTROL, Arc::new(Pm1Control::new(power))),
+            (ports::PM1, pm1.clone()),
         ];
         for (range, device) in on_ports {
             around.buses.ports.insert(range.start, range.end - range.start, device)?;
@@ -65,12 +66,13 @@ impl FirmwareBoard {
             around.buses.memory.insert(range.start, range.end - range.start, flash.clone())?;
             Ok::<_, PlatformError>(flash)
         });
-        Ok(Self { fw_cfg, flash: flash.transpose()?, code })
+        Ok(Self { fw_cfg, flash: flash.transpose()?, pm1, code })
     }
 
     /// Back to power-on.
     pub fn reset(&self) {
         self.fw_cfg.reset();
+        self.pm1.reset();
         if let Some(flash) = &self.flash {
             flash.reset();
         }
