@@ -219,7 +219,7 @@ mod tests {
         let spec = json!({
             "dnsPolicy": "None",
             "domain": {"devices": {"disks": [{"name": "a"}, {"name": "b", "shareable": true}], "tpm": {"persistent": true}},
-                       "firmware": {"bootloader": {"efi": {}}}},
+                       "firmware": {"acpi": {"slicNameRef": "a"}}},
             "volumes": [{"name": "a", "containerDisk": {"image": "x"}}, {"name": "b", "hostDisk": {"shared": true}}],
         });
         assert_eq!(
@@ -228,7 +228,7 @@ mod tests {
                 "spec.dnsPolicy",
                 "spec.domain.devices.disks[1].shareable",
                 "spec.domain.devices.tpm",
-                "spec.domain.firmware.bootloader",
+                "spec.domain.firmware.acpi",
                 "spec.volumes[0].containerDisk",
                 "spec.volumes[1].hostDisk.shared",
             ]

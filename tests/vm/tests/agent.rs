@@ -349,6 +349,46 @@ fn mistakes_are_said_in_one_sentence_each() {
     assert!(is_empty(&place.path("run")), "what never ran left nothing");
 }
 
+#[test]
+fn a_manifest_without_a_kernel_boots_its_disk_by_firmware() {
+    for (bootloader, proof) in [
+        ("bios: {useSerial: true}", "test -d /sys/firmware/efi || echo by its BI''OS"),
+        ("efi: {secureBoot: false}", "test -d /sys/firmware/efi && echo by its UE''FI"),
+    ] {
+        let place = Place::new();
+        copy_of("hybrid.raw", &place.path("hybrid.raw"));
+        let text = FIRMWARE
+            .replace("@BOOTLOADER@", bootloader)
+            .replace("@DISK@", &place.path("hybrid.raw").display().to_string());
+        let manifest = place.write("firmware.yaml", &text);
+        let mut run = Foreground::start(&mut place.agent(&["run", manifest.to_str().unwrap()]));
+        run.expect("orlop-init: commands");
+        run.type_line(proof);
+        run.expect(if bootloader.starts_with("bios") { "by its BIOS" } else { "by its UEFI" });
+        run.type_line("cat /sys/class/dmi/id/product_serial /sys/class/dmi/id/chassis_asset_tag");
+        run.expect("SN-77");
+        run.expect("deck 3");
+        run.type_line("poweroff -f");
+        assert_eq!(run.wait(), Some(0));
+    }
+}
+
+const FIRMWARE: &str = r##"
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: firmware}
+spec:
+  terminationGracePeriodSeconds: 5
+  domain:
+    memory: {guest: 256Mi}
+    chassis: {asset: deck 3}
+    firmware: {serial: SN-77, bootloader: {@BOOTLOADER@}}
+    devices:
+      autoattachPodInterface: false
+      disks: [{name: root, disk: {bus: virtio}, bootOrder: 1}]
+  volumes: [{name: root, hostDisk: {path: "@DISK@", type: Disk}}]
+"##;
+
 const DEBIAN: &str = r##"
 apiVersion: v1
 kind: Secret
