@@ -327,12 +327,15 @@ impl Hba {
         }
     }
 
+    fn byte(&self, at: u64) -> u8 {
+        let word = self.word(at & !3).to_le_bytes();
+        usize::try_from(at & 3).ok().and_then(|at| word.get(at)).copied().unwrap_or(0)
+    }
+
     /// A read of any size at any place; zero where nothing is.
     pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
         for (byte, index) in data.iter_mut().zip(0..) {
-            let at = offset.wrapping_add(index);
-            let word = self.word(at & !3).to_le_bytes();
-            *byte = usize::try_from(at & 3).ok().and_then(|at| word.get(at)).copied().unwrap_or(0);
+            *byte = offset.checked_add(index).map_or(0, |at| self.byte(at));
         }
     }
 
@@ -343,7 +346,7 @@ impl Hba {
             return effect;
         }
         for (bytes, index) in data.as_chunks::<4>().0.iter().zip((0..).step_by(4)) {
-            let at = offset.wrapping_add(index);
+            let Some(at) = offset.checked_add(index) else { break };
             let Effect { wake, interrupt } = self.set_word(at, u32::from_le_bytes(*bytes));
             effect = Effect { wake: effect.wake | wake, interrupt: effect.interrupt | interrupt };
         }
