@@ -195,8 +195,3 @@ async fn a_bios_loads_a_system_from_sata() {
 async fn uefi_boots_from_scsi() {
     loads_from(FirmwareKind::Uefi, DiskBus::Scsi).await.expect("orlop-init: commands").await;
 }
-
-#[tokio::test]
-async fn uefi_boots_from_sata() {
-    loads_from(FirmwareKind::Uefi, DiskBus::Sata).await.expect("orlop-init: commands").await;
-}
