@@ -4,6 +4,7 @@
 //! ever called from tests.
 
 mod console;
+mod echo;
 mod guest;
 mod host;
 mod places;
@@ -13,6 +14,7 @@ mod tools;
 mod vm;
 
 pub use console::Transcript;
+pub use echo::{echo, questions};
 pub use guest::{FirmwareKind, Guest, KernelKind, path};
 pub use host::{eventually, finished, host, host_job, try_host};
 pub use places::{agent, copy_of, image, probe, scratch, vmm};

@@ -1,8 +1,12 @@
-//! Packets both ways, offloads, the cable, floods, and a tap that goes away.
+//! Packets both ways, offloads, the cable, floods, questions and answers without end, and a tap that goes away.
+
+use std::time::Duration;
 
 use orlop_api::control::LinkState;
 use orlop_api::event::EventKind;
-use orlop_kit::{Guest, KernelKind, Shared, Tap, Vm, eventually, finished, host, host_job, try_host};
+use orlop_kit::{
+    Guest, KernelKind, Shared, Tap, Vm, echo, eventually, finished, host, host_job, questions, try_host,
+};
 
 /// A guest with a card and a disk; the host is 10.217.1.1, the guest 10.217.1.2.
 static NET: Shared = Shared::new(|| {
@@ -115,6 +119,27 @@ fn a_flood_of_packets_stalls_neither_disk_nor_console_and_ends() {
         drop(flood);
         assert!(vm.counter("net0", "rx_packets").await > before + 100, "there was no flood");
         vm.run("ping -c 3 -W 10 10.217.1.1").await;
+    });
+}
+
+#[test]
+fn thousands_of_small_questions_are_each_answered() {
+    NET.with(async |vm| {
+        echo(vm, 5913).await;
+        questions("10.217.1.2:5913", 6000, Duration::from_secs(20)).await;
+    });
+}
+
+#[test]
+fn questions_are_answered_during_floods_both_ways() {
+    NET.with(async |vm| {
+        echo(vm, 5914).await;
+        let flood = host_job("ping -f -q -s 1300 10.217.1.2 >/dev/null");
+        vm.run("(ping -A -q -s 600 10.217.1.1 >/dev/null & echo $! >/run/flood)").await;
+        questions("10.217.1.2:5914", 1500, Duration::from_secs(30)).await;
+        vm.run("kill $(cat /run/flood)").await;
+        drop(flood);
+        questions("10.217.1.2:5914", 500, Duration::from_secs(20)).await;
     });
 }
 

@@ -1,6 +1,8 @@
 //! Guests with several vCPUs, on a host with two processors.
 
-use orlop_kit::{Guest, KernelKind, Shared, Tap, Vm, eventually, finished, host, host_job};
+use std::time::Duration;
+
+use orlop_kit::{Guest, KernelKind, Shared, Tap, Vm, echo, eventually, finished, host, host_job, questions};
 
 /// 2 sockets × 2 cores × 1 thread, with several queues for disk and network.
 static FOUR: Shared = Shared::new(|| {
@@ -85,6 +87,23 @@ fn a_card_with_two_queue_pairs_uses_both() {
         assert_eq!(queues.iter().filter(|queue| queue.ready).count(), 5, "{queues:?}");
         let sent = |index: usize| queues[index].next_avail.is_some_and(|next| next > 0);
         assert!(sent(1) && sent(3), "one pair did all: {queues:?}");
+    });
+}
+
+#[test]
+fn questions_from_several_sides_are_each_answered_by_several_vcpus() {
+    FOUR.with(async |vm| {
+        for port in [5921, 5922, 5923] {
+            echo(vm, port).await;
+        }
+        let flood = host_job("ping -f -q -s 1300 10.217.9.2 >/dev/null");
+        let patience = Duration::from_secs(60);
+        tokio::join!(
+            questions("10.217.9.2:5921", 1500, patience),
+            questions("10.217.9.2:5922", 1500, patience),
+            questions("10.217.9.2:5923", 1500, patience),
+        );
+        drop(flood);
     });
 }
 
