@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::supervise;
 use crate::instance::{Place, Record};
-use crate::net::{Masquerade, Publish};
+use crate::net::{Bridged, Masquerade, NetSpec, Publish};
 use crate::plan::{RunPlan, plan};
 use crate::reaper::Reaper;
 use crate::{exit, files, vmm};
@@ -61,10 +61,25 @@ fn decide(options: &Options) -> Result<RunPlan, String> {
         |error: String| error.lines().map(|line| format!("{file}: {line}")).collect::<Vec<_>>().join("\n");
     let documents = orlop_crd::manifest::parse(&text).map_err(|e| said(e.to_string()))?;
     let plan = plan(documents, uuid::Uuid::new_v4()).map_err(|e| said(e.to_string()))?;
-    if plan.nets.is_empty() && !options.publish.is_empty() {
-        return Err(format!("{file}: --publish needs an interface in the manifest"));
+    for what in &options.publish {
+        may_publish(&plan, *what).map_err(|reason| format!("{file}: --publish {what}: {reason}"))?;
     }
     Ok(plan)
+}
+
+/// Whether the manifest lets `what` lead to its guest.
+fn may_publish(plan: &RunPlan, what: Publish) -> Result<(), String> {
+    let masqueraded = plan.nets.values().find_map(|net| match net {
+        NetSpec::Masquerade(spec) => Some(spec),
+        NetSpec::Bridge(_) => None,
+    });
+    let Some(spec) = masqueraded else {
+        return Err("it needs an interface with masquerade: {} in the manifest".into());
+    };
+    if spec.forwards(what.guest_port) {
+        return Ok(());
+    }
+    Err(format!("the interface's ports do not name TCP port {}", what.guest_port))
 }
 
 /// Runs the manifest to its end, or until the machine is up with `--detach`.
@@ -83,7 +98,7 @@ pub async fn run(options: Options) -> Result<u8> {
     if options.detach { detach(&options).await } else { carry_out(plan, options).await }
 }
 
-async fn carry_out(plan: RunPlan, options: Options) -> Result<u8> {
+async fn carry_out(mut plan: RunPlan, options: Options) -> Result<u8> {
     let place = Place::of(&plan.namespace, &plan.name);
     let claim = place.claim()?;
     let program = vmm::find(options.vmm)?;
@@ -92,7 +107,7 @@ async fn carry_out(plan: RunPlan, options: Options) -> Result<u8> {
     for (name, want) in &plan.files {
         descriptors.insert(name.clone(), OwnedFd::from(files::open(want)?));
     }
-    let network = set_up_network(&plan, &options.publish, &mut descriptors).await?;
+    let network = set_up_networks(&mut plan, &options.publish, &mut descriptors).await?;
     let mut process = vmm::spawn(&program, &place.api_socket(), descriptors)?;
     let client = Client::new(place.api_socket()).with_timeout(CREATE_TIMEOUT);
     let created = async {
@@ -114,7 +129,7 @@ async fn carry_out(plan: RunPlan, options: Options) -> Result<u8> {
         namespace: plan.namespace.clone(),
         pid: std::process::id(),
         vmm_pid: process.id().unwrap_or_default(),
-        address: network.as_ref().map(|n| n.plan.guest.to_string()),
+        address: network.as_ref().map(|n| n.plan.v4.guest.to_string()),
         published: options.publish.iter().map(Publish::to_string).collect(),
         grace_period_seconds: plan.grace_period_seconds,
     })?;
@@ -127,28 +142,48 @@ async fn carry_out(plan: RunPlan, options: Options) -> Result<u8> {
     Ok(code)
 }
 
-async fn set_up_network(
-    plan: &RunPlan,
+/// Makes every network and takes its taps and its MTU over; the masqueraded one, if there is one, lives as long as the
+/// result.
+async fn set_up_networks(
+    plan: &mut RunPlan,
     publish: &[Publish],
     descriptors: &mut BTreeMap<String, OwnedFd>,
 ) -> Result<Option<Masquerade>> {
-    let Some((id, spec)) = plan.nets.first_key_value() else { return Ok(None) };
-    let mut network = Masquerade::set_up(spec, &plan.hostname)
-        .await
-        .map_err(|error| anyhow!("cannot set the network of '{id}' up: {error}"))?;
-    for (queue, tap) in std::mem::take(&mut network.taps).into_iter().enumerate() {
-        descriptors.insert(crate::plan::tap_name(id, u16::try_from(queue)?), tap);
+    let mut masquerade = None;
+    for (id, spec) in &plan.nets {
+        let refused = |error| anyhow!("cannot set the network of '{id}' up: {error}");
+        let (taps, mtu) = match spec {
+            NetSpec::Masquerade(spec) => {
+                let mut network = Masquerade::set_up(spec, &plan.hostname).await.map_err(refused)?;
+                let made = (std::mem::take(&mut network.taps), network.plan.mtu);
+                masquerade = Some(network);
+                made
+            }
+            NetSpec::Bridge(spec) => {
+                let Bridged { taps, mtu } = Bridged::set_up(spec).await.map_err(refused)?;
+                (taps, mtu)
+            }
+        };
+        for (queue, tap) in taps.into_iter().enumerate() {
+            descriptors.insert(crate::plan::tap_name(id, u16::try_from(queue)?), tap);
+        }
+        if let Some(card) = plan.config.nets.iter_mut().find(|card| card.id == *id) {
+            card.mtu = Some(mtu);
+        }
     }
-    for what in publish {
-        network.publish(*what).map_err(|error| anyhow!("--publish {what}: {error}"))?;
+    if let Some(network) = &masquerade {
+        for what in publish {
+            network.publish(*what).map_err(|error| anyhow!("--publish {what}: {error}"))?;
+        }
     }
-    Ok(Some(network))
+    Ok(masquerade)
 }
 
 fn announce(plan: &RunPlan, place: &Place, network: Option<&Masquerade>, publish: &[Publish]) {
     eprintln!("{}: started, API at {}", place.display, place.api_socket().display());
     if let Some(network) = network {
-        eprintln!("{}: its address is {}, by DHCP", place.display, network.plan.guest);
+        let v6 = network.plan.v6.map(|v6| format!(" and {}", v6.guest)).unwrap_or_default();
+        eprintln!("{}: its address is {}{v6}, by DHCP", place.display, network.plan.v4.guest);
         for note in &network.notes {
             eprintln!("{}: {note}", place.display);
         }

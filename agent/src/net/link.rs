@@ -1,10 +1,14 @@
 //! Links, addresses and routes by netlink, and the tap by `/dev/net/tun`.
 
+use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::NetError;
@@ -21,25 +25,86 @@ fn netlink(doing: &str) -> impl FnOnce(rtnetlink::Error) -> NetError + '_ {
     move |source| NetError::Netlink { doing: doing.to_owned(), source }
 }
 
-/// The index of the link called `name`; `None` when there is none.
-pub async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, NetError> {
+/// What the kernel says about a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its MTU in bytes, where it fits.
+    pub mtu: Option<u16>,
+    /// Whether it is a bridge.
+    pub is_bridge: bool,
+}
+
+impl Link {
+    fn of(message: &LinkMessage) -> Self {
+        let mut link = Self { index: message.header.index, mtu: None, is_bridge: false };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Mtu(mtu) => link.mtu = u16::try_from(*mtu).ok(),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// The link called `name`; `None` when there is none.
+pub async fn find(handle: &Handle, name: &str) -> Result<Option<Link>, NetError> {
     let mut links = handle.link().get().match_name(name.to_owned()).execute();
     match links.try_next().await {
-        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Ok(link) => Ok(link.as_ref().map(Link::of)),
         Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -(nix::libc::ENODEV) => Ok(None),
         Err(e) => Err(netlink(&format!("look for link {name}"))(e)),
     }
 }
 
-async fn must_index(handle: &Handle, name: &str) -> Result<u32, NetError> {
-    index(handle, name).await?.ok_or_else(|| NetError::Gone(name.to_owned()))
+/// The link called `name`, which must be there.
+pub async fn must_find(handle: &Handle, name: &str) -> Result<Link, NetError> {
+    find(handle, name).await?.ok_or_else(|| NetError::Gone(name.to_owned()))
 }
 
-/// Makes a veth pair here and sends `peer` into the network namespace of the process or thread `peer_namespace`.
+/// The smallest MTU of the links that default routes lead over; `None` where there is no default route.
+pub async fn way_out_mtu(handle: &Handle) -> Result<Option<u16>, NetError> {
+    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    let mut smallest: Option<u16> = None;
+    for all in [v4, v6] {
+        let mut routes = Box::pin(handle.route().get(all).execute());
+        while let Some(route) = routes.try_next().await.map_err(netlink("read the routes"))? {
+            let Some(index) = way_out(&route) else { continue };
+            let mut links = handle.link().get().match_index(index).execute();
+            // A link that went away meanwhile leads nowhere.
+            let Ok(Some(link)) = links.try_next().await else { continue };
+            let mtu = Link::of(&link).mtu;
+            smallest = smallest.into_iter().chain(mtu).min();
+        }
+    }
+    Ok(smallest)
+}
+
+/// Over which link a default route leads.
+fn way_out(route: &RouteMessage) -> Option<u32> {
+    if route.header.destination_prefix_length != 0 {
+        return None;
+    }
+    let is_gateway = |attribute: &&RouteAttribute| matches!(attribute, RouteAttribute::Gateway(_));
+    route.attributes.iter().find(is_gateway)?;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// Makes a veth pair with the MTU `mtu` here and sends `peer` into the network namespace `peer_namespace`.
 pub async fn add_veth(
     handle: &Handle,
     name: &str,
     peer: &str,
+    mtu: u16,
     peer_namespace: &OwnedFd,
 ) -> Result<(), NetError> {
     let temporary = format!("{name}p");
@@ -49,7 +114,9 @@ pub async fn add_veth(
         .execute()
         .await
         .map_err(netlink(&format!("make the veth pair {name}")))?;
-    let index = must_index(handle, &temporary).await?;
+    set_mtu(handle, name, mtu).await?;
+    set_mtu(handle, &temporary, mtu).await?;
+    let index = must_find(handle, &temporary).await?.index;
     let moved = LinkUnspec::new_with_index(index)
         .name(peer)
         .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(peer_namespace))
@@ -67,9 +134,16 @@ pub async fn add_bridge(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<(),
         .map_err(netlink(&format!("make the bridge {name}")))
 }
 
+/// Sets the longest packet of `name`, in bytes.
+pub async fn set_mtu(handle: &Handle, name: &str, mtu: u16) -> Result<(), NetError> {
+    let index = must_find(handle, name).await?.index;
+    let message = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
+    handle.link().set(message).execute().await.map_err(netlink(&format!("set the MTU of {name}")))
+}
+
 /// Puts `link` under the bridge `bridge`.
 pub async fn enslave(handle: &Handle, link: &str, bridge: &str) -> Result<(), NetError> {
-    let (index, controller) = (must_index(handle, link).await?, must_index(handle, bridge).await?);
+    let (index, controller) = (must_find(handle, link).await?.index, must_find(handle, bridge).await?.index);
     handle
         .link()
         .set(LinkUnspec::new_with_index(index).controller(controller).build())
@@ -78,17 +152,17 @@ pub async fn enslave(handle: &Handle, link: &str, bridge: &str) -> Result<(), Ne
         .map_err(netlink(&format!("put {link} under {bridge}")))
 }
 
-/// Gives `name` an address and sets it up.
-pub async fn address_up(
-    handle: &Handle,
-    name: &str,
-    address: Option<(Ipv4Addr, u8)>,
-) -> Result<(), NetError> {
-    let index = must_index(handle, name).await?;
-    if let Some((address, prefix_len)) = address {
-        handle
-            .address()
-            .add(index, address.into(), prefix_len)
+/// Gives `name` addresses, which count at once, and sets it up.
+pub async fn address_up(handle: &Handle, name: &str, addresses: &[(IpAddr, u8)]) -> Result<(), NetError> {
+    let index = must_find(handle, name).await?.index;
+    for (address, prefix_len) in addresses {
+        let mut request = handle.address().add(index, *address, *prefix_len);
+        if address.is_ipv6() {
+            // Nobody else is there who could have it.
+            let at_once = AddressAttribute::Flags(AddressFlags::Nodad);
+            request.message_mut().attributes.push(at_once);
+        }
+        request
             .execute()
             .await
             .map_err(netlink(&format!("give {name} the address {address}/{prefix_len}")))?;
@@ -102,16 +176,32 @@ pub async fn address_up(
 }
 
 /// Sends everything that has no other route to `gateway`.
-pub async fn default_route(handle: &Handle, gateway: Ipv4Addr) -> Result<(), NetError> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+pub async fn default_route(handle: &Handle, gateway: IpAddr) -> Result<(), NetError> {
+    let route = match gateway {
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build(),
+    };
     handle.route().add(route).execute().await.map_err(netlink("add the default route"))
 }
 
-/// Makes the tap `name` in the namespace of the calling thread with one descriptor per queue pair, owned by nobody
-/// but these descriptors: it goes away with the last of them.
-pub fn make_tap(name: &str, queue_pairs: u16) -> Result<Vec<OwnedFd>, NetError> {
-    let fault = |source: io::Error| NetError::Io { doing: "make a tap (/dev/net/tun)", source };
-    (0..queue_pairs.max(1)).map(|_| tun::open_queue(name, queue_pairs > 1).map_err(fault)).collect()
+/// Whether the calling thread's namespace has IPv6.
+pub fn has_ipv6() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|value| value.trim() == "0")
+}
+
+/// Sets `net/…` of the calling thread's namespace, whose view `/proc/sys/net` has for the thread that opens it.
+pub fn sysctl(name: &str, value: &str) -> Result<(), NetError> {
+    let path = format!("/proc/sys/{name}");
+    if fs::read_to_string(&path).is_ok_and(|found| found.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(|source| NetError::Sysctl { name: name.to_owned(), source })
+}
+
+/// Makes the tap `name`, which must not exist, in the namespace of the calling thread with one descriptor per queue
+/// pair, owned by nobody but these descriptors: it goes away with the last of them.
+pub fn make_tap(name: &str, queue_pairs: u16) -> io::Result<Vec<OwnedFd>> {
+    (0..queue_pairs.max(1)).map(|queue| tun::open_queue(name, queue == 0, queue_pairs > 1)).collect()
 }
 
 mod tun {
@@ -122,11 +212,11 @@ mod tun {
     use std::io;
     use std::os::fd::{AsRawFd, OwnedFd};
 
-    use nix::libc::{self, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, ifreq};
+    use nix::libc::{self, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_TUN_EXCL, IFF_VNET_HDR, ifreq};
 
     nix::ioctl_write_ptr_bad!(tunsetiff, libc::TUNSETIFF, ifreq);
 
-    pub fn open_queue(name: &str, multi_queue: bool) -> io::Result<OwnedFd> {
+    pub fn open_queue(name: &str, first: bool, multi_queue: bool) -> io::Result<OwnedFd> {
         let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
         // SAFETY: all zeroes is a valid ifreq: integers, byte arrays and a null pointer.
         let mut request: ifreq = unsafe { std::mem::zeroed() };
@@ -134,8 +224,13 @@ mod tun {
         for (to, from) in request.ifr_name.iter_mut().take(room).zip(name.bytes()) {
             *to = from.cast_signed();
         }
-        let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | if multi_queue { IFF_MULTI_QUEUE } else { 0 };
-        request.ifr_ifru.ifru_flags = i16::try_from(flags).map_err(io::Error::other)?;
+        let flags = IFF_TAP
+            | IFF_NO_PI
+            | IFF_VNET_HDR
+            | if first { IFF_TUN_EXCL } else { 0 }
+            | if multi_queue { IFF_MULTI_QUEUE } else { 0 };
+        // The flags fill all 16 bits.
+        request.ifr_ifru.ifru_flags = u16::try_from(flags).map_err(io::Error::other)?.cast_signed();
         // SAFETY: the descriptor is open and `request` is a complete ifreq that outlives the call.
         unsafe { tunsetiff(file.as_raw_fd(), &raw const request) }?;
         Ok(file.into())

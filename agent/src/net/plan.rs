@@ -1,114 +1,253 @@
-//! Decides every address and name of a masquerade network; pure.
+//! Decides every address and name of a network; pure.
+//!
+//! The part that is inside a network namespace, [`InsidePlan`], is KubeVirt's recipe for a pod's network and knows
+//! nothing of how the namespace is reached. The [`UplinkPlan`] is what a pod gets from its cluster, and a run without
+//! one makes itself.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What the manifest asks for.
+use super::subnet::Subnet;
+
+/// KubeVirt's name of the bridge of a pod's primary network.
+const BRIDGE: &str = "k6t-eth0";
+/// MAC address that KubeVirt gives that bridge; a guest may not use it.
+pub const BRIDGE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0];
+const TAP: &str = "tap0";
+const UPLINK: &str = "eth0";
+
+/// Both ends of the veth pair live in a network of two addresses (RFC 3021).
+pub const UPLINK_PREFIX_LEN: u8 = 31;
+/// The same for IPv6 (RFC 6164).
+pub const UPLINK_PREFIX_LEN6: u8 = 127;
+/// The smallest MTU that IPv6 may have, in bytes (RFC 8200 §5).
+const IPV6_MTU_MIN: u16 = 1280;
+
+/// What a network card is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetSpec {
+    /// A network of its own behind address translation.
+    Masquerade(MasqueradeSpec),
+    /// A bridge of the machine.
+    Bridge(BridgeSpec),
+}
+
+/// What the manifest asks of a masqueraded network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MasqueradeSpec {
     /// `namespace/name` of the VM: the machine side's names and addresses follow from it.
     pub vm: String,
     /// `networks[].pod.vmNetworkCIDR`.
-    pub cidr: Option<String>,
-    /// `interfaces[].macAddress`.
-    pub mac: Option<[u8; 6]>,
-    /// Queue pairs of the tap.
-    pub queue_pairs: u16,
-}
-
-/// Every address and name, decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MasqueradePlan {
-    /// The bridge's address: the guest's router, DHCP and name server route.
-    pub gateway: Ipv4Addr,
-    /// The guest's address.
-    pub guest: Ipv4Addr,
-    /// Length of the guest network's prefix.
-    pub prefix_len: u8,
+    pub v4: Subnet<Ipv4Addr>,
+    /// `networks[].pod.vmIPv6NetworkCIDR`.
+    pub v6: Subnet<Ipv6Addr>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// Queue pairs of the tap.
     pub queue_pairs: u16,
+    /// `interfaces[].ports` and `.portRanges`; all where there are none.
+    pub ports: Vec<Ports>,
+    /// `interfaces[].dhcpOptions`.
+    pub dhcp: DhcpExtras,
+}
+
+impl MasqueradeSpec {
+    /// Whether TCP connections to `port` lead to the guest.
+    pub fn forwards(&self, port: u16) -> bool {
+        let has =
+            |ports: &Ports| ports.transport == Transport::Tcp && (ports.first..=ports.last).contains(&port);
+        self.ports.is_empty() || self.ports.iter().any(has)
+    }
+}
+
+/// What the manifest asks of a card on a bridge of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSpec {
+    /// `namespace/name` of the VM and the interface's name: the tap's name follows from it.
+    pub card: String,
+    /// The bridge's name.
+    pub bridge: String,
+    /// Queue pairs of the tap.
+    pub queue_pairs: u16,
+}
+
+/// Transport protocols that have ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Ports that lead to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Of which protocol.
+    pub transport: Transport,
+    /// The first, 1 or more.
+    pub first: u16,
+    /// The last, not less than the first.
+    pub last: u16,
+}
+
+/// More options for the guest's DHCP answer (RFC 2132).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DhcpExtras {
+    /// Option 67.
+    pub boot_file: Option<String>,
+    /// Option 66.
+    pub tftp_server: Option<String>,
+    /// Option 42.
+    pub ntp_servers: Vec<Ipv4Addr>,
+    /// Options 224 to 254 with their values.
+    pub private: Vec<(u8, String)>,
+}
+
+/// What the namespace is connected to, as far as the guest is to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// MTU of the way out, in bytes.
+    pub mtu: u16,
+    /// Whether there is IPv6.
+    pub ipv6: bool,
+    /// Name servers that a guest can reach.
+    pub name_servers: Vec<IpAddr>,
+    /// Domains in which names are looked up.
+    pub search: Vec<String>,
+}
+
+/// A masqueraded network inside a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InsidePlan {
+    /// The way out, which is there.
+    pub uplink: &'static str,
+    /// The bridge that the guest is on.
+    pub bridge: &'static str,
+    /// The guest's tap.
+    pub tap: &'static str,
+    /// Queue pairs of the tap.
+    pub queue_pairs: u16,
+    /// MTU of tap and bridge, in bytes.
+    pub mtu: u16,
+    /// The guest's network.
+    pub v4: Subnet<Ipv4Addr>,
+    /// The guest's network, where the namespace has the family.
+    pub v6: Option<Subnet<Ipv6Addr>>,
+    /// Which ports of the uplink lead to the guest; all where there are none.
+    pub ports: Vec<Ports>,
+}
+
+/// The two ends of a veth pair in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends<A> {
+    /// The machine's.
+    pub host: A,
+    /// The namespace's.
+    pub inside: A,
+}
+
+/// How the namespace is connected to the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkPlan {
     /// The machine's side of the veth pair; at most 15 bytes.
     pub host_link: String,
-    /// Address of the machine's side.
-    pub host_address: Ipv4Addr,
-    /// Address of the namespace's side; the prefix of both is [`UPLINK_PREFIX_LEN`].
-    pub uplink_address: Ipv4Addr,
+    /// The prefix is [`UPLINK_PREFIX_LEN`].
+    pub v4: Ends<Ipv4Addr>,
+    /// The prefix is [`UPLINK_PREFIX_LEN6`].
+    pub v6: Option<Ends<Ipv6Addr>>,
 }
 
-/// Both ends of the veth pair live in a network of two addresses (RFC 3021).
-pub const UPLINK_PREFIX_LEN: u8 = 31;
-
-/// Why a masquerade network cannot be laid out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Not `a.b.c.d/n`.
-    #[error("vmNetworkCIDR '{0}' is not an IPv4 network such as 10.0.2.0/24")]
-    Cidr(String),
-    /// Too small for a gateway and a guest.
-    #[error("vmNetworkCIDR '{0}' has no room for a gateway and a guest: use a prefix of /30 or shorter")]
-    TooSmall(String),
-}
-
-/// Lays out the network of `spec`; `attempt` moves the machine's side elsewhere when its addresses are taken.
-pub fn plan_masquerade(spec: &MasqueradeSpec, attempt: u16) -> Result<MasqueradePlan, PlanError> {
-    let cidr = spec.cidr.as_deref().unwrap_or("10.0.2.0/24");
-    let bad = || PlanError::Cidr(cidr.to_owned());
-    let (address, prefix) = cidr.split_once('/').ok_or_else(bad)?;
-    let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
-    let prefix_len: u8 = prefix.parse().ok().filter(|p| (1..=32).contains(p)).ok_or_else(bad)?;
-    if prefix_len > 30 {
-        return Err(PlanError::TooSmall(cidr.to_owned()));
+/// Lays out the inside of `spec`'s namespace.
+pub fn inside(spec: &MasqueradeSpec, surroundings: &Surroundings) -> InsidePlan {
+    InsidePlan {
+        uplink: UPLINK,
+        bridge: BRIDGE,
+        tap: TAP,
+        queue_pairs: spec.queue_pairs,
+        mtu: surroundings.mtu,
+        v4: spec.v4,
+        v6: has_ipv6(surroundings).then_some(spec.v6),
+        ports: spec.ports.clone(),
     }
-    let network = u32::from(address) & (u32::MAX << (32 - prefix_len));
-    let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{}#{attempt}", spec.vm).as_bytes());
-    let [a, b, c, d, e, ..] = *digest.as_bytes();
+}
+
+/// Lays out the way to the namespace of `vm`; `attempt` moves it elsewhere when its addresses are taken.
+pub fn uplink(vm: &str, surroundings: &Surroundings, attempt: u16) -> UplinkPlan {
+    let [a, b, c, d, rest @ ..] = digest(&format!("{vm}#{attempt}"));
     // 100.96.0.0/11, the upper part of the carrier-grade NAT space (RFC 6598), which hosts seldom use.
     let host = (u32::from(Ipv4Addr::new(100, 96, 0, 0)) | (u32::from_be_bytes([0, a & 0x1f, b, c]))) & !1;
-    Ok(MasqueradePlan {
-        gateway: Ipv4Addr::from(network + 1),
-        guest: Ipv4Addr::from(network + 2),
-        prefix_len,
-        mac: spec.mac.unwrap_or([0x02, a, b, c, d, e]),
-        queue_pairs: spec.queue_pairs,
+    // A unique local network (RFC 4193) with 40 bits that follow from the name.
+    let [e, f, g, ..] = rest;
+    let host6 = u128::from(Ipv6Addr::from([0xfd, a, b, c, d, e, f, g, 0, 0, 0, 0, 0, 0, 0, 0]));
+    UplinkPlan {
         host_link: format!("ov-{a:02x}{b:02x}{c:02x}{d:02x}"),
-        host_address: Ipv4Addr::from(host),
-        uplink_address: Ipv4Addr::from(host | 1),
-    })
+        v4: Ends { host: host.into(), inside: (host | 1).into() },
+        v6: has_ipv6(surroundings).then(|| Ends { host: host6.into(), inside: (host6 | 1).into() }),
+    }
+}
+
+/// Name of the tap of a card on a bridge of the machine; at most 15 bytes.
+pub fn bridged_tap(card: &str, attempt: u16) -> String {
+    let [a, b, c, d, ..] = digest(&format!("{card}#{attempt}"));
+    format!("ot-{a:02x}{b:02x}{c:02x}{d:02x}")
+}
+
+/// The MAC address of `card` where the manifest has none: locally administered, the same in every run.
+pub fn mac_of(card: &str) -> [u8; 6] {
+    let [a, b, c, d, e, ..] = digest(card);
+    match [0x02, a, b, c, d, e] {
+        BRIDGE_MAC => [0x02, 0, 0, 0, 0, 1],
+        mac => mac,
+    }
+}
+
+fn has_ipv6(surroundings: &Surroundings) -> bool {
+    surroundings.ipv6 && surroundings.mtu >= IPV6_MTU_MIN
+}
+
+fn digest(text: &str) -> [u8; 16] {
+    *uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, text.as_bytes()).as_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spec(cidr: Option<&str>) -> MasqueradeSpec {
-        MasqueradeSpec { vm: "default/a".into(), cidr: cidr.map(Into::into), mac: None, queue_pairs: 1 }
+    fn surroundings(mtu: u16) -> Surroundings {
+        Surroundings { mtu, ipv6: true, name_servers: Vec::new(), search: Vec::new() }
     }
 
     #[test]
-    fn the_guest_is_where_kubevirt_puts_it() {
-        let plan = plan_masquerade(&spec(None), 0).unwrap();
-        assert_eq!((plan.gateway, plan.guest), (Ipv4Addr::new(10, 0, 2, 1), Ipv4Addr::new(10, 0, 2, 2)));
-        assert_eq!(plan.mac[0] & 3, 2, "locally administered, unicast");
+    fn the_uplink_has_names_and_addresses_of_its_own() {
+        let plan = uplink("default/a", &surroundings(1500), 0);
         assert!(plan.host_link.len() <= 15);
-        assert_eq!(plan.host_address.octets()[0], 100);
-        assert_eq!(u32::from(plan.host_address) + 1, u32::from(plan.uplink_address));
+        assert_eq!(plan.v4.host.octets()[0], 100);
+        assert_eq!(u32::from(plan.v4.host) + 1, u32::from(plan.v4.inside));
+        let v6 = plan.v6.unwrap();
+        assert!(v6.host.is_unique_local() && u128::from(v6.host) + 1 == u128::from(v6.inside));
     }
 
     #[test]
     fn another_attempt_is_elsewhere_and_the_same_one_is_the_same() {
-        let [a, b, c] = [0, 1, 0].map(|n| plan_masquerade(&spec(None), n).unwrap());
-        assert_ne!(a.host_address, b.host_address);
+        let [a, b, c] = [0, 1, 0].map(|n| uplink("default/a", &surroundings(1500), n));
+        assert_ne!(a.v4, b.v4);
+        assert_ne!(a.v6, b.v6);
         assert_eq!(a, c);
+        assert_ne!(bridged_tap("default/a/net", 0), bridged_tap("default/a/net", 1));
+        assert!(bridged_tap("default/a/net", 0).len() <= 15);
     }
 
     #[test]
-    fn the_manifests_network_counts() {
-        let plan = plan_masquerade(&spec(Some("192.168.77.9/30")), 0).unwrap();
-        assert_eq!(plan.guest, Ipv4Addr::new(192, 168, 77, 10));
-        for bad in ["", "10.0.2.0", "10.0.2.0/0", "10.0.2.0/33", "10.0.2/24", "fd00::/64"] {
-            assert_eq!(plan_masquerade(&spec(Some(bad)), 0), Err(PlanError::Cidr(bad.into())));
-        }
-        assert!(matches!(plan_masquerade(&spec(Some("10.0.2.0/31")), 0), Err(PlanError::TooSmall(_))));
+    fn a_card_without_an_address_gets_one_of_its_own() {
+        assert_eq!(mac_of("default/a/net")[0] & 3, 2, "locally administered, unicast");
+        assert_ne!(mac_of("default/a/net"), mac_of("default/a/other"));
+    }
+
+    #[test]
+    fn a_way_out_that_is_too_narrow_for_ipv6_has_none() {
+        assert!(uplink("default/a", &surroundings(1279), 0).v6.is_none());
+        assert!(uplink("default/a", &surroundings(1280), 0).v6.is_some());
+        let without = Surroundings { ipv6: false, ..surroundings(1500) };
+        assert!(uplink("default/a", &without, 0).v6.is_none());
     }
 }

@@ -20,7 +20,7 @@ const FIRMWARE: &str = "this firmware option is not carried out yet";
 const DEVICE: &str = "there is no such device yet";
 const VOLUME: &str =
     "only hostDisk, emptyDisk and cloudInitNoCloud volumes are carried out without a cluster so far";
-const BINDING: &str = "only the masquerade binding is carried out without a cluster so far";
+const BINDING: &str = "only masquerade and bridge bindings are carried out without a cluster so far";
 
 /// Fields of `VirtualMachineInstanceSpec`, `[]` for every element of a list. The longest entry that is the field or
 /// one of its parents decides; what no entry covers is refused.
@@ -70,10 +70,12 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.devices.interfaces[].masquerade", Honoured),
     ("domain.devices.interfaces[].macAddress", Honoured),
     ("domain.devices.interfaces[].model", Honoured),
-    ("domain.devices.interfaces[].ports", NoEffect),
+    ("domain.devices.interfaces[].ports", Honoured),
+    ("domain.devices.interfaces[].portRanges", Honoured),
+    ("domain.devices.interfaces[].dhcpOptions", Honoured),
     ("domain.devices.interfaces[].state", Honoured),
     ("domain.devices.interfaces[].tag", NoEffect),
-    ("domain.devices.interfaces[].bridge", Refused(BINDING)),
+    ("domain.devices.interfaces[].bridge", Honoured),
     ("domain.devices.interfaces[].sriov", Refused(BINDING)),
     ("domain.devices.interfaces[].binding", Refused(BINDING)),
     ("domain.devices.interfaces", Refused("this interface option is not carried out yet")),
@@ -111,9 +113,11 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("livenessProbe", Refused(CLUSTER)),
     ("networks[].name", Honoured),
     ("networks[].pod.vmNetworkCIDR", Honoured),
-    ("networks[].pod.vmIPv6NetworkCIDR", Refused("the guest gets an IPv4 address only so far")),
+    ("networks[].pod.vmIPv6NetworkCIDR", Honoured),
     ("networks[].pod", Honoured),
-    ("networks", Refused("only the pod network is there without a cluster")),
+    ("networks[].multus.networkName", Honoured),
+    ("networks[].multus", Refused(CLUSTER)),
+    ("networks", Refused("only the pod network and bridges of the machine are there without a cluster")),
     ("nodeSelector", NoEffect),
     ("priorityClassName", NoEffect),
     ("readinessProbe", Refused(CLUSTER)),

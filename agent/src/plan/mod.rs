@@ -22,7 +22,7 @@ use orlop_crd::k8s_openapi::api::core::v1::Secret;
 use orlop_crd::manifest::Document;
 use orlop_crd::vmi::{Architecture, StartStrategy};
 
-use crate::net::MasqueradeSpec;
+use crate::net::NetSpec;
 pub use nets::tap_name;
 use seed::Seed;
 
@@ -43,7 +43,7 @@ pub struct RunPlan {
     /// Descriptors that the VMM is started with, by name.
     pub files: BTreeMap<String, FileWant>,
     /// Networks to set up, by the name of the network card.
-    pub nets: BTreeMap<String, MasqueradeSpec>,
+    pub nets: BTreeMap<String, NetSpec>,
     /// How long the guest may take to power off, in seconds.
     pub grace_period_seconds: u64,
     /// Build the machine, but do not run it yet.

@@ -144,7 +144,7 @@ fn bad_networks_are_refused_by_path() {
             &BOOT.replace("devices: {}", &format!("devices: {{interfaces: [{interface}]}}")),
             &format!("networks: [{network}]"),
         ))
-        .remove(0)
+        .join("\n")
     };
     let card = "{name: net, masquerade: {}, macAddress: '%'}";
     let net = "{name: net, pod: {}}";
@@ -152,11 +152,94 @@ fn bad_networks_are_refused_by_path() {
     assert!(with(&card.replace('%', "01:00:00:00:00:01"), net).contains("group address"));
     assert!(with(&card.replace('%', "02:00:00:00:00:00"), net).contains("bridge's own"));
     assert!(with("{name: other, masquerade: {}}", net).contains("no network 'other'"));
-    assert!(with("{name: net, bridge: {}}", net).contains("interfaces[0].bridge"));
-    assert!(
-        with("{name: net, masquerade: {}}", "{name: net, pod: {vmNetworkCIDR: x}}")
-            .contains("vmNetworkCIDR 'x'")
+    assert!(with("{name: net, bridge: {}}", net).contains("interfaces[0].bridge: there is no pod network"));
+    let masqueraded = "{name: net, masquerade: {}}";
+    for (interface, network, said) in [
+        (masqueraded, "{name: net, pod: {vmNetworkCIDR: x}}", "networks[0].pod.vmNetworkCIDR: 'x'"),
+        (
+            masqueraded,
+            "{name: net, pod: {vmIPv6NetworkCIDR: 'fd00::/127'}}",
+            "vmIPv6NetworkCIDR: 'fd00::/127'",
+        ),
+        (
+            masqueraded,
+            "{name: net, multus: {networkName: br0}}",
+            "interfaces[0].masquerade: it is for the pod",
+        ),
+        (
+            "{name: net, bridge: {}}",
+            "{name: net, multus: {networkName: a/very-long-name}}",
+            "is not the name of a bridge",
+        ),
+        (
+            "{name: net, bridge: {}, dhcpOptions: {bootFileName: a}}",
+            "{name: net, multus: {networkName: br0}}",
+            "[0].dhcpOptions",
+        ),
+        ("{name: net, masquerade: {}, bridge: {}}", net, "say how the interface is bound"),
+        (
+            "{name: net, masquerade: {}, ports: [{port: 0}]}",
+            net,
+            "interfaces[0].ports[0]: ports are 1 to 65535",
+        ),
+        ("{name: net, masquerade: {}, ports: [{port: 1}, {port: 1}]}", net, "ports[1]: it is there already"),
+        (
+            "{name: net, masquerade: {}, portRanges: [{start: 9, end: 8, protocol: UDP}]}",
+            net,
+            "portRanges[0]",
+        ),
+        (
+            "{name: net, masquerade: {}, dhcpOptions: {ntpServers: [pool.example]}}",
+            net,
+            "ntpServers[0]: 'pool.example'",
+        ),
+        (
+            "{name: net, masquerade: {}, dhcpOptions: {privateOptions: [{option: 223, value: x}]}}",
+            net,
+            "privateOptions[0].option: 223",
+        ),
+        (
+            "{name: net, masquerade: {}, dhcpOptions: {privateOptions: [{option: 224, value: ''}]}}",
+            net,
+            "dhcpOptions: a value has 1 to 255",
+        ),
+        (
+            "{name: net, masquerade: {}}, {name: two, masquerade: {}}",
+            "{name: net, pod: {}}, {name: two, pod: {}}",
+            "networks[1]: more than one",
+        ),
+        (
+            "{name: net, masquerade: {}}, {name: net, masquerade: {}}",
+            net,
+            "networks[0].name: only one interface",
+        ),
+    ] {
+        let found = with(interface, network);
+        assert!(found.contains(said), "{said} in {found}");
+    }
+}
+
+#[test]
+fn several_interfaces_are_planned_in_their_order() {
+    let text = vmi(
+        &BOOT.replace(
+            "devices: {}",
+            "devices: {interfaces: [{name: lan, bridge: {}}, {name: net, masquerade: {}, ports: [{port: 22}, {port: 53, \
+             protocol: UDP}], portRanges: [{start: 8000, end: 8080, protocol: TCP}], dhcpOptions: {bootFileName: b, \
+             privateOptions: [{option: 240, value: x}]}}]}",
+        ),
+        "networks: [{name: net, pod: {vmIPv6NetworkCIDR: 'fd99::/112'}}, {name: lan, multus: {networkName: br0}}]",
     );
+    let plan = plan_text(&text).unwrap();
+    let ids: Vec<&str> = plan.config.nets.iter().map(|card| card.id.as_str()).collect();
+    assert_eq!(ids, ["net-lan", "net-net"]);
+    assert_ne!(plan.config.nets[0].mac, plan.config.nets[1].mac);
+    let NetSpec::Bridge(lan) = &plan.nets["net-lan"] else { panic!("a bridge") };
+    assert_eq!(lan.bridge, "br0");
+    let NetSpec::Masquerade(net) = &plan.nets["net-net"] else { panic!("masqueraded") };
+    assert_eq!(net.v6.guest.to_string(), "fd99::2");
+    assert_eq!(net.ports.len(), 3);
+    assert_eq!(net.dhcp.private, [(240, "x".to_owned())]);
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn a_debian_guest_gets_its_name_key_address_and_data_and_powers_off() {
     );
     let mut run =
         Foreground::start(&mut place.agent(&["run", manifest.to_str().unwrap(), "--publish", "2222:22"]));
-    run.expect("its address is 10.0.2.2");
+    run.expect("its address is 10.0.2.2 and fd10:0:2::2");
     run.expect("falcon login: ");
 
     let list = String::from_utf8(place.output(&["list"]).stdout).unwrap();
@@ -226,7 +226,7 @@ fn a_debian_guest_gets_its_name_key_address_and_data_and_powers_off() {
         (_, why) => Err(why),
     });
     let (facts, said) = ssh(
-        "hostname; cat /etc/from-manifest; ip -4 -o addr show scope global; ip route; lsblk -dno SERIAL; \
+        "hostname; cat /etc/from-manifest; ip -o addr show scope global; ip route; ip -6 route; lsblk -dno SERIAL; \
          cloud-init status --wait",
     );
     for fact in [
@@ -234,6 +234,8 @@ fn a_debian_guest_gets_its_name_key_address_and_data_and_powers_off() {
         "written by cloud-init\n",
         "10.0.2.2/24",
         "default via 10.0.2.1",
+        "fd10:0:2::2/128",
+        "via fe80::ff:fe00:0",
         "EMPTY01",
         "status: done",
     ] {
@@ -430,5 +432,5 @@ spec:
             - {path: /etc/from-manifest, content: "written by cloud-init\n"}
         networkData: |
           version: 2
-          ethernets: {card: {match: {macaddress: "02:6f:72:6c:6f:70"}, dhcp4: true}}
+          ethernets: {card: {match: {macaddress: "02:6f:72:6c:6f:70"}, dhcp4: true, dhcp6: true}}
 "##;
