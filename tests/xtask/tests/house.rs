@@ -12,7 +12,10 @@ const ASYNC: &[&str] = &["tokio", "hyper", "axum", "async-std", "smol"];
 const KUBERNETES: &[&str] = &["k8s-openapi", "kube", "kube-core", "kube-client", "orlop-crd"];
 
 /// Crates that we name ourselves and that are linked in two versions all the same, with the reason.
-const TWO_VERSIONS: &[(&str, &str)] = &[("bitflags", "vmm-sys-util 0.15 is still at 1, everybody else at 2")];
+const TWO_VERSIONS: &[(&str, &str)] = &[
+    ("bitflags", "vmm-sys-util 0.15 is still at 1, everybody else at 2"),
+    ("getrandom", "ring 0.17, under TLS, is still at 0.2, everybody else at 0.4"),
+];
 
 /// Dependencies that no source file names, with the reason.
 const UNNAMED: &[(&str, &str)] = &[];
