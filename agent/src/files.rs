@@ -2,12 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
+use nix::unistd::linkat;
 
+use crate::images::{ImageError, Images};
 use crate::iso;
 use crate::plan::FileWant;
 
@@ -32,13 +36,26 @@ pub enum FileError {
         /// Why not.
         source: io::Error,
     },
-    /// The cloud-init seed.
-    #[error("cannot make the cloud-init disk: {0}")]
-    Seed(String),
+    /// A generated disk.
+    #[error("cannot make the disk {label}: {reason}")]
+    Generated {
+        /// Its label.
+        label: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A file of an image.
+    #[error("{field}: {problem}")]
+    Image {
+        /// The manifest's field.
+        field: String,
+        /// Why not. The message says all of it.
+        problem: Box<ImageError>,
+    },
 }
 
-/// Opens, or makes, what is wanted.
-pub fn open(want: &FileWant) -> Result<File, FileError> {
+/// Opens, or makes, what is wanted; `images` holds the images that it is in.
+pub async fn open(want: &FileWant, images: &mut Images) -> Result<File, FileError> {
     match want {
         FileWant::Existing { path, writable, field } => OpenOptions::new()
             .read(true)
@@ -60,10 +77,19 @@ pub fn open(want: &FileWant) -> Result<File, FileError> {
             file.set_len(*len_bytes).map_err(|source| FileError::Scratch { directory, source })?;
             Ok(file)
         }
-        FileWant::Seed(seed) => {
+        FileWant::Generated(disk) => {
             let file = scratch()?;
-            iso::write_seed(seed, &file).map_err(FileError::Seed)?;
+            let failed = |reason| FileError::Generated { label: disk.label.clone(), reason };
+            iso::write(disk, &file).map_err(failed)?;
             Ok(file)
+        }
+        FileWant::ImageDisk { image, path, writable, field } => {
+            let failed = |error| FileError::Image { field: field.clone(), problem: Box::new(error) };
+            images.disk(image, path.as_deref(), *writable).await.map_err(failed)
+        }
+        FileWant::ImageFile { image, path, field } => {
+            let failed = |error| FileError::Image { field: field.clone(), problem: Box::new(error) };
+            images.file(image, path).await.map_err(failed)
         }
     }
 }
@@ -82,14 +108,25 @@ fn inside(directory: &Path, path: &Path) -> io::Result<File> {
 }
 
 fn create_if_absent(path: &Path, len_bytes: u64) -> io::Result<File> {
-    let open = || OpenOptions::new().read(true).write(true).open(path);
-    match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => {
-            file.set_len(len_bytes)?;
-            Ok(file)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(),
-        Err(error) => Err(error),
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    // It gets its name once it has its length: whoever is killed between the two leaves nothing.
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_TMPFILE)
+        .mode(0o600)
+        .open(directory)?;
+    file.set_len(len_bytes)?;
+    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
+        Ok(()) => Ok(file),
+        // Somebody else made it meanwhile.
+        Err(Errno::EEXIST) => OpenOptions::new().read(true).write(true).open(path),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -137,8 +174,12 @@ fn scratch_directory() -> PathBuf {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_link_out_of_an_image_is_not_followed() {
+    async fn open(want: &FileWant) -> Result<File, FileError> {
+        super::open(want, &mut Images::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_link_out_of_an_image_is_not_followed() {
         let image = tempfile::tempdir().unwrap();
         fs::write(image.path().join("kernel"), "k").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", image.path().join("out")).unwrap();
@@ -148,34 +189,34 @@ mod tests {
             path: path.into(),
             field: "spec.x".into(),
         };
-        assert!(open(&want("kernel")).is_ok());
-        assert!(open(&want("in")).is_ok());
-        assert!(open(&want("out")).unwrap_err().to_string().starts_with("spec.x: "));
+        assert!(open(&want("kernel")).await.is_ok());
+        assert!(open(&want("in")).await.is_ok());
+        assert!(open(&want("out")).await.unwrap_err().to_string().starts_with("spec.x: "));
     }
 
-    #[test]
-    fn a_variable_store_is_copied_once_and_kept() {
+    #[tokio::test]
+    async fn a_variable_store_is_copied_once_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let (template, path) = (directory.path().join("template"), directory.path().join("ns/store.fd"));
         fs::write(&template, "fresh").unwrap();
         let want =
             FileWant::CopyIfAbsent { path: path.clone(), template: template.clone(), field: "f".into() };
-        drop(open(&want).unwrap());
+        drop(open(&want).await.unwrap());
         fs::write(&path, "written by the guest").unwrap();
-        drop(open(&want).unwrap());
+        drop(open(&want).await.unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "written by the guest");
         fs::remove_file(&template).unwrap();
         fs::remove_file(&path).unwrap();
-        assert!(open(&want).unwrap_err().to_string().starts_with("f: "));
+        assert!(open(&want).await.unwrap_err().to_string().starts_with("f: "));
         assert!(!path.exists());
     }
 
-    #[test]
-    fn a_disk_is_made_once_and_kept() {
+    #[tokio::test]
+    async fn a_disk_is_made_once_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk.raw");
         let want = |len_bytes| FileWant::CreateIfAbsent { path: path.clone(), len_bytes, field: "f".into() };
-        assert_eq!(open(&want(4096)).unwrap().metadata().unwrap().len(), 4096);
-        assert_eq!(open(&want(8192)).unwrap().metadata().unwrap().len(), 4096);
+        assert_eq!(open(&want(4096)).await.unwrap().metadata().unwrap().len(), 4096);
+        assert_eq!(open(&want(8192)).await.unwrap().metadata().unwrap().len(), 4096);
     }
 }

@@ -3,6 +3,7 @@
 mod commands;
 mod exit;
 mod files;
+mod images;
 mod instance;
 mod iso;
 mod net;
@@ -31,6 +32,7 @@ Examples:
   orlop-agent run deploy/samples/debian.yaml --detach               in the background
   orlop-agent console debian                                        come back to its console
   orlop-agent stop debian                                           power button, then the end
+  orlop-agent image import quay.io/containerdisks/debian:12         fetch a container disk; see image import --help
 
 Where runs live: $ORLOP_RUN_DIR, else /run/orlop (root) or $XDG_RUNTIME_DIR/orlop.";
 
@@ -54,6 +56,11 @@ enum Command {
         /// Seconds that the guest may take; the manifest's terminationGracePeriodSeconds otherwise. 0 ends it at once.
         #[arg(long, value_name = "SECONDS")]
         grace_period: Option<u64>,
+    },
+    /// Fetch, list and remove the images that container disks and kernels come from.
+    Image {
+        #[command(subcommand)]
+        command: commands::image::Command,
     },
     /// Wait for a run to end and clear up after it.
     #[command(name = reaper::SUBCOMMAND, hide = true)]
@@ -98,6 +105,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::List => commands::list::list().await.map(|()| 0),
         Command::Console { name } => commands::console::console(&name).await.map(|()| 0),
         Command::Stop { name, grace_period } => commands::stop::stop(&name, grace_period).await.map(|()| 0),
+        Command::Image { command } => commands::image::image(command).await.map(|()| 0),
         Command::Reap { .. } => Ok(exit::USAGE),
     }
 }

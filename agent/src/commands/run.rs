@@ -13,9 +13,10 @@ use orlop_client::Client;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::supervise;
+use crate::images::Images;
 use crate::instance::{Place, Record};
 use crate::net::{Bridged, Masquerade, NetSpec, Publish};
-use crate::plan::{RunPlan, plan};
+use crate::plan::{FileWant, RunPlan, plan};
 use crate::reaper::Reaper;
 use crate::{exit, files, vmm};
 
@@ -95,7 +96,16 @@ pub async fn run(options: Options) -> Result<u8> {
         eprintln!("orlop-agent: --detach needs a file: standard input ends with this process");
         return Ok(exit::USAGE);
     }
-    if options.detach { detach(&options).await } else { carry_out(plan, options).await }
+    if options.detach {
+        // Here its progress is seen; the run in the background finds it in the cache.
+        let mut images = Images::default();
+        for image in plan.files.values().filter_map(FileWant::image) {
+            images.get(image).await?;
+        }
+        detach(&options).await
+    } else {
+        carry_out(plan, options).await
+    }
 }
 
 async fn carry_out(mut plan: RunPlan, options: Options) -> Result<u8> {
@@ -104,8 +114,10 @@ async fn carry_out(mut plan: RunPlan, options: Options) -> Result<u8> {
     let program = vmm::find(options.vmm)?;
     let reaper = Reaper::start(&claim).context("cannot start the process that clears up")?;
     let mut descriptors = BTreeMap::new();
+    // Held to the end of the run: meanwhile nobody removes its images.
+    let mut images = Images::default();
     for (name, want) in &plan.files {
-        descriptors.insert(name.clone(), OwnedFd::from(files::open(want)?));
+        descriptors.insert(name.clone(), OwnedFd::from(files::open(want, &mut images).await?));
     }
     let network = set_up_networks(&mut plan, &options.publish, &mut descriptors).await?;
     let mut process = vmm::spawn(&program, &place.api_socket(), descriptors)?;

@@ -1,30 +1,23 @@
 //! Disks and the volumes behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use orlop_api::config::{CdromConfig, DiskBus, DiskConfig, FileSource, TrayPosition};
 use orlop_crd::VirtualMachineInstanceSpec;
 use orlop_crd::disks::{Disk, DiskBus as Bus, DiskCache, Tray};
-use orlop_crd::k8s_openapi::api::core::v1::Secret;
-use orlop_crd::quantity;
-use orlop_crd::volumes::{HostDisk, HostDiskType, Volume};
 
-use super::seed::{self, Identity};
+use super::volumes::{self, Around};
 use super::{FileWant, Refusal};
 
 /// Requests per queue.
 const QUEUE_SIZE: u16 = 256;
 /// The most queues that a disk is given, whatever the number of vCPUs.
 const QUEUES_MAX: u32 = 16;
-/// A disk is a whole number of sectors.
-const SECTOR_BYTES: u64 = 512;
 
 /// The disks in the manifest's order, and the files they need.
 pub fn plan(
     spec: &VirtualMachineInstanceSpec,
-    secrets: &BTreeMap<String, Secret>,
-    identity: &Identity<'_>,
+    around: &Around<'_>,
     vcpus: u32,
     files: &mut BTreeMap<String, FileWant>,
     refusals: &mut Vec<Refusal>,
@@ -43,7 +36,7 @@ pub fn plan(
         };
         let Some(target) = target(disk, &path, refusals) else { continue };
         let volume_path = format!("spec.volumes[{number}]");
-        match file(volume, target.read_only, secrets, identity, &volume_path) {
+        match volumes::file(volume, target.read_only, around, &volume_path) {
             Ok(Some((want, read_only))) => {
                 let id = format!("disk-{}", disk.name);
                 files.insert(id.clone(), want);
@@ -144,82 +137,4 @@ fn check_volumes(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>)
             refusals.push(Refusal::new(path, format!("'{}' is there twice", disk.name)));
         }
     }
-}
-
-/// The file behind a volume and whether the guest may only read it.
-fn file(
-    volume: &Volume,
-    read_only: bool,
-    secrets: &BTreeMap<String, Secret>,
-    identity: &Identity<'_>,
-    path: &str,
-) -> Result<Option<(FileWant, bool)>, Refusal> {
-    if let Some(disk) = &volume.host_disk {
-        return host_disk(disk, read_only, &format!("{path}.hostDisk")).map(|want| Some((want, read_only)));
-    }
-    if let Some(disk) = &volume.empty_disk {
-        let path = format!("{path}.emptyDisk.capacity");
-        let bytes = quantity::bytes(&disk.capacity).map_err(|e| Refusal::new(&path, e.to_string()))?;
-        let want = FileWant::Scratch { len_bytes: whole_sectors(bytes, &path)? };
-        return Ok(Some((want, read_only)));
-    }
-    if let Some(source) = &volume.cloud_init_no_cloud {
-        let seed = seed::plan(source, secrets, identity, &format!("{path}.cloudInitNoCloud"))?;
-        return Ok(Some((FileWant::Seed(seed), true)));
-    }
-    Ok(None)
-}
-
-fn host_disk(disk: &HostDisk, read_only: bool, path: &str) -> Result<FileWant, Refusal> {
-    let file = PathBuf::from(&disk.path);
-    if !Path::new(&disk.path).is_absolute() {
-        return Err(Refusal::new(format!("{path}.path"), format!("'{}' is not an absolute path", disk.path)));
-    }
-    match (disk.r#type, &disk.capacity) {
-        (HostDiskType::Disk, _) => {
-            Ok(FileWant::Existing { path: file, writable: !read_only, field: format!("{path}.path") })
-        }
-        (HostDiskType::DiskOrCreate, Some(capacity)) => {
-            let field = format!("{path}.capacity");
-            let bytes = quantity::bytes(capacity).map_err(|e| Refusal::new(&field, e.to_string()))?;
-            let len_bytes = whole_sectors(bytes, &field)?;
-            Ok(FileWant::CreateIfAbsent { path: file, len_bytes, field: format!("{path}.path") })
-        }
-        (HostDiskType::DiskOrCreate, None) => {
-            Err(Refusal::new(format!("{path}.capacity"), "DiskOrCreate needs a capacity, for example 1Gi"))
-        }
-    }
-}
-
-fn whole_sectors(bytes: u64, path: &str) -> Result<u64, Refusal> {
-    match bytes.checked_next_multiple_of(SECTOR_BYTES) {
-        Some(0) | None => Err(Refusal::new(path, format!("{bytes} bytes is no size for a disk"))),
-        Some(whole) => Ok(whole),
-    }
-}
-
-/// SSH public keys that the noCloud method brings into the guest.
-pub fn public_keys(
-    spec: &VirtualMachineInstanceSpec,
-    secrets: &BTreeMap<String, Secret>,
-    refusals: &mut Vec<Refusal>,
-) -> Vec<String> {
-    let mut keys = Vec::new();
-    for (index, credential) in spec.access_credentials.iter().enumerate() {
-        let Some(secret) = credential.ssh_public_key.as_ref().and_then(|k| k.source.secret.as_ref()) else {
-            continue;
-        };
-        let path = format!("spec.accessCredentials[{index}].sshPublicKey.source.secret.secretName");
-        match seed::find_secret(secrets, &secret.secret_name, &path) {
-            Ok(secret) => keys.extend(seed::lines_of(secret)),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    if !keys.is_empty() && !spec.volumes.iter().any(|v| v.cloud_init_no_cloud.is_some()) {
-        refusals.push(Refusal::new(
-            "spec.accessCredentials",
-            "the keys need a cloudInitNoCloud volume to travel in",
-        ));
-    }
-    keys
 }

@@ -18,16 +18,21 @@ use Verdict::{Honoured, NoEffect, Refused};
 const CLUSTER: &str = "needs a cluster";
 const FIRMWARE: &str = "this firmware option is not carried out yet";
 const DEVICE: &str = "there is no such device yet";
-const VOLUME: &str =
-    "only hostDisk, emptyDisk and cloudInitNoCloud volumes are carried out without a cluster so far";
+const VOLUME: &str = "this kind of volume needs a cluster";
+const CLAIM: &str = "claims are a cluster's: without one, say containerDisk (read by many, changes lost at the end), emptyDisk \
+                     or hostDisk";
+const AGENT: &str = "travels by the guest agent, which is not spoken to yet: use cloud-init";
 const BINDING: &str = "only masquerade and bridge bindings are carried out without a cluster so far";
 
 /// Fields of `VirtualMachineInstanceSpec`, `[]` for every element of a list. The longest entry that is the field or
 /// one of its parents decides; what no entry covers is refused.
 pub const TABLE: &[(&str, Verdict)] = &[
+    ("accessCredentials[].sshPublicKey.propagationMethod.configDrive", Honoured),
     ("accessCredentials[].sshPublicKey.propagationMethod.noCloud", Honoured),
+    ("accessCredentials[].sshPublicKey.propagationMethod.qemuGuestAgent", Refused(AGENT)),
     ("accessCredentials[].sshPublicKey.source.secret.secretName", Honoured),
-    ("accessCredentials", Refused("only SSH public keys by the noCloud method are carried out so far")),
+    ("accessCredentials[].userPassword", Refused(AGENT)),
+    ("accessCredentials", Refused("only SSH public keys by noCloud and configDrive are carried out so far")),
     ("affinity", NoEffect),
     ("architecture", Honoured),
     ("dnsConfig", Refused(CLUSTER)),
@@ -94,7 +99,8 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.firmware.kernelBoot.container.image", Honoured),
     ("domain.firmware.kernelBoot.container.kernelPath", Honoured),
     ("domain.firmware.kernelBoot.container.initrdPath", Honoured),
-    ("domain.firmware.kernelBoot.container.imagePullPolicy", NoEffect),
+    ("domain.firmware.kernelBoot.container.imagePullPolicy", Honoured),
+    ("domain.firmware.kernelBoot.container.imagePullSecret", Honoured),
     ("domain.firmware.uuid", Honoured),
     ("domain.firmware.serial", Honoured),
     ("domain.firmware", Refused(FIRMWARE)),
@@ -128,10 +134,21 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("tolerations", NoEffect),
     ("topologySpreadConstraints", NoEffect),
     ("volumes[].name", Honoured),
+    ("volumes[].cloudInitConfigDrive", Honoured),
     ("volumes[].cloudInitNoCloud", Honoured),
+    ("volumes[].configMap", Honoured),
+    ("volumes[].containerDisk", Honoured),
+    ("volumes[].dataVolume", Refused(CLAIM)),
+    ("volumes[].downwardAPI.fields", Honoured),
+    ("volumes[].downwardAPI.volumeLabel", Honoured),
     ("volumes[].emptyDisk.capacity", Honoured),
+    ("volumes[].ephemeral", Refused(CLAIM)),
     ("volumes[].hostDisk", Honoured),
     ("volumes[].hostDisk.shared", Refused("two machines may not share a writable disk")),
+    ("volumes[].persistentVolumeClaim", Refused(CLAIM)),
+    ("volumes[].secret", Honoured),
+    ("volumes[].serviceAccount", Refused("a service account and its token are a cluster's")),
+    ("volumes[].sysprep", Honoured),
     ("volumes", Refused(VOLUME)),
 ];
 
@@ -224,7 +241,7 @@ mod tests {
             "dnsPolicy": "None",
             "domain": {"devices": {"disks": [{"name": "a"}, {"name": "b", "shareable": true}], "tpm": {"persistent": true}},
                        "firmware": {"acpi": {"slicNameRef": "a"}}},
-            "volumes": [{"name": "a", "containerDisk": {"image": "x"}}, {"name": "b", "hostDisk": {"shared": true}}],
+            "volumes": [{"name": "a", "ephemeral": {"persistentVolumeClaim": {"claimName": "x"}}}, {"name": "b", "hostDisk": {"shared": true}}],
         });
         assert_eq!(
             paths(&spec),
@@ -233,7 +250,7 @@ mod tests {
                 "spec.domain.devices.disks[1].shareable",
                 "spec.domain.devices.tpm",
                 "spec.domain.firmware.acpi",
-                "spec.volumes[0].containerDisk",
+                "spec.volumes[0].ephemeral",
                 "spec.volumes[1].hostDisk.shared",
             ]
         );

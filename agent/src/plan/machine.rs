@@ -10,11 +10,12 @@ use orlop_api::config::{
 };
 use orlop_crd::VirtualMachineInstanceSpec;
 use orlop_crd::devices::PanicDeviceModel;
-use orlop_crd::firmware::{Bootloader, Efi, KernelBoot};
+use orlop_crd::firmware::{Bootloader, Efi, KernelBoot, KernelBootContainer};
 use orlop_crd::quantity;
 use orlop_crd::vmi::StartStrategy;
 
-use super::{FileWant, Refusal};
+use super::data::Data;
+use super::{FileWant, Refusal, volumes};
 
 /// Guest memory is a whole number of pages.
 const PAGE_BYTES: u64 = 4096;
@@ -34,6 +35,7 @@ pub fn plan(
     spec: &VirtualMachineInstanceSpec,
     namespace: &str,
     name: &str,
+    data: &Data,
     files: &mut BTreeMap<String, FileWant>,
     refusals: &mut Vec<Refusal>,
 ) -> VmConfig {
@@ -48,7 +50,7 @@ pub fn plan(
         cpus: CpuConfig { sockets: topology.sockets, cores: topology.cores, threads: topology.threads },
         memory: memory(spec, refusals),
         boot: match domain.firmware.as_ref().and_then(|f| f.kernel_boot.as_ref()) {
-            Some(boot) => BootConfig::Kernel(kernel(boot, serial, files, refusals)),
+            Some(boot) => BootConfig::Kernel(kernel(boot, serial, data, files, refusals)),
             None => {
                 let variables = Path::new(STATE).join(namespace).join(format!("{name}.variables.fd"));
                 BootConfig::Firmware(firmware(spec, variables, files, refusals))
@@ -227,6 +229,7 @@ pub fn boot_order(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>
 fn kernel(
     boot: &KernelBoot,
     serial: bool,
+    data: &Data,
     files: &mut BTreeMap<String, FileWant>,
     refusals: &mut Vec<Refusal>,
 ) -> KernelConfig {
@@ -234,14 +237,13 @@ fn kernel(
     let container = boot.container.as_ref();
     let mut want = |name: &str, field: &str, inside: Option<&str>| -> Option<FileSource> {
         let (container, inside) = (container?, inside?);
-        let field = format!("{path}.container.{field}");
-        match inside_of(&container.image, inside) {
-            Ok((directory, path)) => {
-                files.insert(name.into(), FileWant::Inside { directory, path, field });
+        match kernel_file(container, inside, &format!("{path}.container"), field, data) {
+            Ok(file) => {
+                files.insert(name.into(), file);
                 Some(FileSource::Fd(name.into()))
             }
-            Err(reason) => {
-                refusals.push(Refusal::new(field, reason));
+            Err(refusal) => {
+                refusals.push(refusal);
                 None
             }
         }
@@ -249,7 +251,8 @@ fn kernel(
     let kernel = want("kernel", "kernelPath", container.and_then(|c| c.kernel_path.as_deref()));
     let initramfs = want("initramfs", "initrdPath", container.and_then(|c| c.initrd_path.as_deref()));
     if container.and_then(|c| c.kernel_path.as_deref()).is_none() {
-        let reason = "a kernel is needed: give container.image (a directory of this machine) and container.kernelPath in it";
+        let reason = "a kernel is needed: give container.image (an image, or a directory of this machine) and \
+                      container.kernelPath in it";
         refusals.push(Refusal::new(path, reason));
     }
     let arguments = boot.kernel_args.as_deref().unwrap_or("");
@@ -265,18 +268,25 @@ fn kernel(
     }
 }
 
-/// The file `inside` of the directory that stands in for a kernel image, never outside of it.
-fn inside_of(image: &str, inside: &str) -> Result<(PathBuf, PathBuf), String> {
-    let directory = Path::new(image);
-    if !directory.is_absolute() {
-        return Err(format!(
-            "image '{image}' is not an absolute path: without a cluster, a directory of this machine stands in for \
-             the image"
-        ));
-    }
+/// The file `inside` of an image, or of the directory that stands in for one, never outside of it. `path` is the
+/// container's field, `field` the file's in it.
+fn kernel_file(
+    container: &KernelBootContainer,
+    inside: &str,
+    path: &str,
+    field: &str,
+    data: &Data,
+) -> Result<FileWant, Refusal> {
+    let field = format!("{path}.{field}");
     let relative = Path::new(inside.trim_start_matches('/'));
     if relative.as_os_str().is_empty() || relative.components().any(|c| !matches!(c, Component::Normal(_))) {
-        return Err(format!("'{inside}' is not a path inside the image"));
+        return Err(Refusal::new(field, format!("'{inside}' is not a path inside the image")));
     }
-    Ok((directory.to_owned(), relative.to_owned()))
+    let KernelBootContainer { image, image_pull_policy, image_pull_secret, initrd_path: _, kernel_path: _ } =
+        container;
+    if Path::new(image).is_absolute() {
+        return Ok(FileWant::Inside { directory: image.into(), path: relative.to_owned(), field });
+    }
+    let image = volumes::image(image, *image_pull_policy, image_pull_secret.as_deref(), data, path)?;
+    Ok(FileWant::ImageFile { image, path: inside.to_owned(), field })
 }

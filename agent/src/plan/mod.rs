@@ -4,6 +4,7 @@
 //!  text ── orlop_crd ── VirtualMachineInstance ── fields (refused?) ── machine, disks, nets ── RunPlan
 //! ```
 
+mod data;
 mod disks;
 pub mod fields;
 mod machine;
@@ -11,6 +12,7 @@ mod nets;
 pub mod seed;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,16 +20,21 @@ use std::path::PathBuf;
 
 use orlop_api::config::{BootConfig, VmConfig};
 use orlop_crd::VirtualMachineInstance;
-use orlop_crd::k8s_openapi::api::core::v1::Secret;
 use orlop_crd::manifest::Document;
 use orlop_crd::vmi::{Architecture, StartStrategy};
+use orlop_oci::{Credentials, PullPolicy};
 
 use crate::net::NetSpec;
+use data::Data;
 pub use nets::tap_name;
-use seed::Seed;
+use volumes::Around;
 
 /// Grace period where the manifest says nothing, in seconds (KubeVirt's default).
 const GRACE_PERIOD_SECONDS: u64 = 30;
+/// Longest label of a host name (RFC 1123).
+const HOST_NAME_MAX_CHARS: usize = 63;
+/// Annotations that name an instance type.
+const INSTANCE_TYPE: [&str; 2] = ["kubevirt.io/instancetype-name", "kubevirt.io/cluster-instancetype-name"];
 
 /// Everything that a run needs, decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,8 +103,58 @@ pub enum FileWant {
         /// Length in bytes.
         len_bytes: u64,
     },
-    /// A cloud-init seed, made into an ISO image without a name.
-    Seed(Seed),
+    /// A disk that is made of data of the manifest, without a name.
+    Generated(Generated),
+    /// The disk in a container disk.
+    ImageDisk {
+        /// The image.
+        image: ImageWant,
+        /// Where it is in the image; unset: the only file in `/disk`.
+        path: Option<String>,
+        /// A copy for this run, which the guest may write to.
+        writable: bool,
+        /// The manifest's field, for errors.
+        field: String,
+    },
+    /// A file of an image, read-only.
+    ImageFile {
+        /// The image.
+        image: ImageWant,
+        /// Where it is in the image.
+        path: String,
+        /// The manifest's field, for errors.
+        field: String,
+    },
+}
+
+impl FileWant {
+    /// The image that it is in.
+    pub fn image(&self) -> Option<&ImageWant> {
+        match self {
+            Self::ImageDisk { image, .. } | Self::ImageFile { image, .. } => Some(image),
+            _ => None,
+        }
+    }
+}
+
+/// An image and how to come by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageWant {
+    /// As the manifest names it.
+    pub name: String,
+    /// When to ask for it where it comes from.
+    pub policy: PullPolicy,
+    /// Who we are there.
+    pub credentials: Credentials,
+}
+
+/// The content of a generated disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// Name of the volume, by which guests find it.
+    pub label: String,
+    /// The files by their paths, with `/` between names.
+    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 /// A field that cannot be carried out.
@@ -139,12 +196,12 @@ pub enum PlanError {
 /// What a manifest says, sorted.
 struct Manifest {
     vmi: VirtualMachineInstance,
-    secrets: BTreeMap<String, Secret>,
+    data: Data,
 }
 
 /// Decides a run of the one machine in `documents`. `uuid` is used where the manifest has none.
 pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanError> {
-    let Manifest { vmi, secrets } = sort(documents)?;
+    let Manifest { vmi, data } = sort(documents)?;
     let name = vmi.metadata.name.clone().unwrap_or_default();
     check_name(&name)?;
     let namespace = vmi.metadata.namespace.clone().unwrap_or_else(|| "default".into());
@@ -158,7 +215,7 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
     if spec.architecture.is_some_and(|a| a != Architecture::Amd64) {
         refusals.push(Refusal::new("spec.architecture", "this machine is amd64"));
     }
-    let hostname = spec.hostname.clone().unwrap_or_else(|| name.clone());
+    let hostname = spec.hostname.clone().unwrap_or_else(|| host_name(&name));
     let uuid = match spec.domain.firmware.as_ref().and_then(|f| f.uuid.as_deref()) {
         Some(text) => uuid::Uuid::parse_str(text).unwrap_or_else(|error| {
             refusals.push(Refusal::new("spec.domain.firmware.uuid", error.to_string()));
@@ -169,10 +226,18 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
     .to_string();
     let mut files = BTreeMap::new();
     let vcpus = spec.domain.topology().vcpus().unwrap_or(u32::MAX);
-    let mut machine = machine::plan(spec, &namespace, &name, &mut files, &mut refusals);
-    let public_keys = disks::public_keys(spec, &secrets, &mut refusals);
-    let identity = seed::Identity { uuid: &uuid, hostname: &hostname, public_keys: &public_keys };
-    machine.disks = disks::plan(spec, &secrets, &identity, vcpus, &mut files, &mut refusals);
+    let mut machine = machine::plan(spec, &namespace, &name, &data, &mut files, &mut refusals);
+    let public_keys = seed::public_keys(spec, &data, &mut refusals);
+    let identity = seed::Identity {
+        name: &name,
+        namespace: &namespace,
+        uuid: &uuid,
+        hostname: &hostname,
+        instance_type: instance_type(&vmi),
+        public_keys: &public_keys,
+    };
+    let around = Around { data: &data, identity: &identity, metadata: &vmi.metadata };
+    machine.disks = disks::plan(spec, &around, vcpus, &mut files, &mut refusals);
     let (cards, nets) = nets::plan(spec, &format!("{namespace}/{name}"), vcpus, &mut refusals);
     machine.nets = cards;
     let boot_order = machine::boot_order(spec, &mut refusals);
@@ -201,20 +266,22 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
 
 fn sort(documents: Vec<Document>) -> Result<Manifest, PlanError> {
     let mut machines = Vec::new();
-    let mut secrets = BTreeMap::new();
+    let mut data = Data::default();
     for document in documents {
         match document {
             Document::VirtualMachineInstance(vmi) => machines.push(*vmi),
             Document::VirtualMachine(vm) => machines.push(instance_of(*vm)),
             Document::Secret(secret) => {
-                secrets.insert(secret.metadata.name.clone().unwrap_or_default(), *secret);
+                data.secrets.insert(secret.metadata.name.clone().unwrap_or_default(), *secret);
             }
-            Document::ConfigMap(_) => {}
+            Document::ConfigMap(map) => {
+                data.config_maps.insert(map.metadata.name.clone().unwrap_or_default(), *map);
+            }
         }
     }
     let count = machines.len();
     match <[_; 1]>::try_from(machines) {
-        Ok([vmi]) => Ok(Manifest { vmi, secrets }),
+        Ok([vmi]) => Ok(Manifest { vmi, data }),
         Err(_) => Err(PlanError::Machines(count)),
     }
 }
@@ -230,6 +297,17 @@ fn instance_of(vm: orlop_crd::VirtualMachine) -> VirtualMachineInstance {
         spec: template.spec.unwrap_or_default(),
         ..VirtualMachineInstance::default()
     }
+}
+
+/// The host name where the manifest has none: the first label of the name, at most as long as one can be (KubeVirt).
+fn host_name(name: &str) -> String {
+    name.split('.').next().unwrap_or_default().chars().take(HOST_NAME_MAX_CHARS).collect()
+}
+
+/// The instance type that the machine was made from, as KubeVirt notes it on the instance.
+fn instance_type(vmi: &VirtualMachineInstance) -> Option<&str> {
+    let annotations = vmi.metadata.annotations.as_ref()?;
+    INSTANCE_TYPE.iter().find_map(|key| annotations.get(*key)).map(String::as_str)
 }
 
 /// A DNS label or subdomain, as Kubernetes wants names (RFC 1123): it becomes part of paths here.

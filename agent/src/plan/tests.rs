@@ -133,8 +133,8 @@ fn a_kernel_path_stays_in_its_image() {
         let found = refusals(&vmi(&BOOT.replace("/k", bad), ""));
         assert!(found.iter().any(|f| f.contains("not a path inside the image")), "{bad}: {found:?}");
     }
-    let relative = refusals(&vmi(&BOOT.replace("/i", "quay.io/x"), ""));
-    assert!(relative[0].contains("not an absolute path"), "{relative:?}");
+    let nothing = refusals(&vmi(&BOOT.replace("image: /i", "image: Not/A"), ""));
+    assert!(nothing[0].contains("container.image: 'Not/A' names no image"), "{nothing:?}");
 }
 
 #[test]
@@ -280,5 +280,135 @@ fn kubevirts_examples_are_planned_or_refused_by_path() {
             }
             Err(error) => panic!("{}: {error}", path.display()),
         }
+    }
+}
+
+/// What disk `name` is made of.
+fn generated(plan: &RunPlan, name: &str) -> Generated {
+    match &plan.files[&format!("disk-{name}")] {
+        FileWant::Generated(disk) => disk.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A machine with one volume `a`, and documents behind it.
+fn with_volume(volume: &str, documents: &str) -> String {
+    let domain = BOOT.replace("devices: {}", "devices: {disks: [{name: a, disk: {bus: virtio}}]}");
+    let text = vmi(&domain, &format!("volumes: [{{name: a, {volume}}}]"));
+    format!("{}---\n{documents}", text.replace("{name: a}\n", "{name: a, labels: {x: 'y \"z\"', k: v}}\n"))
+}
+
+const DATA: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: map}\ndata: {one: '1', two: '2'}\n---\napiVersion: \
+                    v1\nkind: Secret\nmetadata: {name: hidden}\nstringData: {unattend.xml: x}\n";
+
+#[test]
+fn data_volumes_become_disks_with_a_file_for_each_key() {
+    let disk = |volume: &str| {
+        let disk = generated(&plan_text(&with_volume(volume, DATA)).unwrap(), "a");
+        let text = |(name, bytes): (String, Vec<u8>)| (name, String::from_utf8(bytes).unwrap());
+        (disk.label, disk.files.into_iter().map(text).collect::<Vec<_>>())
+    };
+    let files = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    };
+    assert_eq!(disk("configMap: {name: map}"), ("cfgdata".into(), files(&[("one", "1"), ("two", "2")])));
+    assert_eq!(disk("configMap: {name: none, optional: true, volumeLabel: l}"), ("l".into(), vec![]));
+    assert_eq!(disk("secret: {secretName: hidden}"), ("cfgdata".into(), files(&[("unattend.xml", "x")])));
+    assert_eq!(
+        disk("sysprep: {secret: {name: hidden}}"),
+        ("unattendCD".into(), files(&[("unattend.xml", "x")]))
+    );
+    let downward = "downwardAPI: {fields: [{path: d/name, fieldRef: {fieldPath: metadata.name}}, {path: all, fieldRef: \
+                    {fieldPath: metadata.labels}}, {path: k, fieldRef: {fieldPath: \"metadata.labels['k']\"}}]}";
+    let all = files(&[("all", "k=\"v\"\nx=\"y \\\"z\\\"\""), ("d/name", "a"), ("k", "v")]);
+    assert_eq!(disk(downward), ("cfgdata".into(), all));
+}
+
+#[test]
+fn volumes_that_cannot_be_are_refused_by_path() {
+    for (volume, said) in [
+        ("configMap: {name: none}", "spec.volumes[0].configMap.name: there is no ConfigMap 'none'"),
+        ("secret: {secretName: none}", "spec.volumes[0].secret.secretName: there is no Secret 'none'"),
+        (
+            "configMap: {name: map, volumeLabel: 'ä'}",
+            "spec.volumes[0].configMap.volumeLabel: 'ä' is no label",
+        ),
+        ("sysprep: {configMap: {name: map}}", "spec.volumes[0].sysprep: it needs a key autounattend.xml"),
+        ("sysprep: {}", "spec.volumes[0].sysprep: give one of"),
+        ("serviceAccount: {serviceAccountName: x}", "spec.volumes[0].serviceAccount: a service account"),
+        (
+            "persistentVolumeClaim: {claimName: x}",
+            "spec.volumes[0].persistentVolumeClaim: claims are a cluster's",
+        ),
+        ("ephemeral: {persistentVolumeClaim: {claimName: x}}", "spec.volumes[0].ephemeral: claims"),
+        ("containerDisk: {image: 'Bad/'}", "spec.volumes[0].containerDisk.image: 'Bad/' names no image"),
+        ("containerDisk: {image: x, imagePullSecret: hidden}", "imagePullSecret: Secret 'hidden' has no key"),
+        ("hostDisk: {path: /x, type: Disk, capacity: 1Gi}", "spec.volumes[0].hostDisk.capacity: goes with"),
+        (
+            "downwardAPI: {fields: [{path: ../x, fieldRef: {fieldPath: metadata.name}}]}",
+            "spec.volumes[0].downwardAPI.fields[0].path: '../x' is no relative path",
+        ),
+        (
+            "downwardAPI: {fields: [{path: x, fieldRef: {fieldPath: spec.nodeName}}]}",
+            "spec.volumes[0].downwardAPI.fields[0].fieldRef.fieldPath: 'spec.nodeName' needs a cluster",
+        ),
+        (
+            "downwardAPI: {fields: [{path: x, fieldRef: {fieldPath: metadata.name}}, {path: x/y, fieldRef: {fieldPath: \
+             metadata.name}}]}",
+            "fields[1].path: 'x/y' is in the way",
+        ),
+    ] {
+        let found = refusals(&with_volume(volume, DATA));
+        assert!(found.iter().any(|refusal| refusal.contains(said)), "{said} in {found:?}");
+    }
+}
+
+#[test]
+fn a_container_disk_is_fetched_as_its_policy_says_and_copied_unless_it_is_read_only() {
+    let plan = plan_text(&with_volume("containerDisk: {image: 'quay.io/x:v1', path: /d}", DATA)).unwrap();
+    let image = ImageWant {
+        name: "quay.io/x:v1".into(),
+        policy: PullPolicy::IfNotPresent,
+        credentials: Credentials::Machine,
+    };
+    let field = "spec.volumes[0].containerDisk".to_owned();
+    let want = FileWant::ImageDisk { image, path: Some("/d".into()), writable: true, field };
+    assert_eq!(plan.files["disk-a"], want);
+    let latest =
+        with_volume("containerDisk: {image: x}", DATA).replace("bus: virtio", "bus: virtio, readonly: true");
+    let FileWant::ImageDisk { image, writable, .. } = &plan_text(&latest).unwrap().files["disk-a"] else {
+        panic!()
+    };
+    assert_eq!((image.policy, *writable), (PullPolicy::Always, false));
+    let kernel = plan_text(&vmi(&BOOT.replace("image: /i", "image: 'quay.io/k:v1'"), "")).unwrap();
+    assert!(matches!(&kernel.files["kernel"], FileWant::ImageFile { path, .. } if path == "/k"));
+}
+
+#[test]
+fn credentials_need_a_volume_to_travel_in_and_a_way() {
+    let with = |credential: &str, volume: &str| {
+        let text = with_volume(volume, DATA);
+        text.replace("spec:\n", &format!("spec:\n  accessCredentials: [{credential}]\n"))
+    };
+    let ssh = |method: &str| {
+        format!(
+            "{{sshPublicKey: {{source: {{secret: {{secretName: hidden}}}}, propagationMethod: {{{method}}}}}}}"
+        )
+    };
+    let drive = plan_text(&with(&ssh("configDrive: {}"), "cloudInitConfigDrive: {userData: x}")).unwrap();
+    let meta_data = &generated(&drive, "a").files["openstack/latest/meta_data.json"];
+    assert!(String::from_utf8_lossy(meta_data).contains(r#""instance_id":"a.default","hostname":"a""#));
+    assert!(String::from_utf8_lossy(meta_data).contains(r#""public_keys":{"0":"x"}"#));
+    for (credential, said) in [
+        (ssh("noCloud: {}"), "sshPublicKey.propagationMethod: the keys need a cloudInitNoCloud volume"),
+        (ssh(""), "say one way for the keys"),
+        (ssh("qemuGuestAgent: {users: [x]}"), "qemuGuestAgent"),
+        (
+            "{userPassword: {source: {secret: {secretName: hidden}}, propagationMethod: {qemuGuestAgent: {}}}}".into(),
+            "spec.accessCredentials[0].userPassword",
+        ),
+    ] {
+        let found = refusals(&with(&credential, "cloudInitConfigDrive: {userData: x}"));
+        assert!(found.iter().any(|refusal| refusal.contains(said)), "{said} in {found:?}");
     }
 }
