@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "acpica-tools",
     "busybox-static",
     "curl",
+    "docker-registry",
     "dosfstools",
     "e2fsprogs",
     "ethtool",
