@@ -50,6 +50,7 @@ pub struct NoCloudSshPublicKeyPropagation {}
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 pub struct GuestAgentSshPublicKeyPropagation {
     /// Users whose keys are replaced; at least one.
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub users: Vec<String>,
 }
 

@@ -26,7 +26,7 @@ pub struct MigrationState {
     /// Why.
     pub failure_reason: Option<String>,
     /// Settings that apply.
-    pub migration_configuration: Option<MigrationConfiguration>,
+    pub migration_configuration: Option<MigrationOptions>,
     /// `Pod`, or `Migration` for a network of its own.
     pub migration_network_type: Option<String>,
     /// Policy that the settings came from.
@@ -194,8 +194,6 @@ pub struct MigrationConfiguration {
     /// Copy in the clear. Unset: `false`.
     #[serde(rename = "disableTLS")]
     pub disable_tls: Option<bool>,
-    /// Settings that may go away.
-    pub experimental: Option<ExperimentalMigrationOptions>,
     /// The target gets an SELinux level of its own. Unset: `false`.
     #[serde(rename = "matchSELinuxLevelOnMigration")]
     pub match_se_linux_level_on_migration: Option<bool>,
@@ -215,6 +213,17 @@ pub struct MigrationConfiguration {
     pub unsafe_migration_override: Option<bool>,
     /// Seconds to wait for utility volumes to go. Unset: 150.
     pub utility_volumes_timeout: Option<u64>,
+}
+
+/// Settings of one migration: the cluster's, with those of a policy over them.
+#[skip_serializing_none]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+pub struct MigrationOptions {
+    /// What can be set for the whole cluster.
+    #[serde(flatten)]
+    pub configuration: MigrationConfiguration,
+    /// Settings that may go away.
+    pub experimental: Option<ExperimentalMigrationOptions>,
 }
 
 /// Settings that may go away.

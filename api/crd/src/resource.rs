@@ -1,15 +1,26 @@
 //! How the API server knows our kinds: group, version, plural.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{Metadata, NamespaceResourceScope, Resource};
+use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::instancetype::{
+    VirtualMachineClusterInstancetype, VirtualMachineClusterPreference, VirtualMachineInstancetype,
+    VirtualMachinePreference,
+};
+use crate::kubevirt::KubeVirt;
+use crate::preset::VirtualMachineInstancePreset;
+use crate::replica_set::VirtualMachineInstanceReplicaSet;
 use crate::vm::VirtualMachine;
 use crate::vmi::VirtualMachineInstance;
+use crate::vmim::VirtualMachineInstanceMigration;
 
 /// The API group of machines.
 pub const GROUP: &str = "kubevirt.io";
+
+/// The API group of instance types and preferences.
+pub const INSTANCETYPE_GROUP: &str = "instancetype.kubevirt.io";
 
 /// `apiVersion` of a machine: both are served and mean the same.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -23,44 +34,104 @@ pub enum ApiVersion {
     V1Alpha3,
 }
 
-impl Resource for VirtualMachineInstance {
-    const API_VERSION: &'static str = "kubevirt.io/v1";
-    const GROUP: &'static str = GROUP;
-    const KIND: &'static str = "VirtualMachineInstance";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "virtualmachineinstances";
-    type Scope = NamespaceResourceScope;
+/// `apiVersion` of an instance type or a preference.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum InstancetypeApiVersion {
+    /// The only version.
+    #[default]
+    #[serde(rename = "instancetype.kubevirt.io/v1beta1")]
+    V1Beta1,
 }
 
-impl Metadata for VirtualMachineInstance {
-    type Ty = ObjectMeta;
+/// What the API server knows of a kind, and where its metadata is.
+macro_rules! resource {
+    ($type:ident, $api_version:literal, $group:expr, $version:literal, $plural:literal, $scope:ident) => {
+        impl Resource for $type {
+            const API_VERSION: &'static str = $api_version;
+            const GROUP: &'static str = $group;
+            const KIND: &'static str = stringify!($type);
+            const VERSION: &'static str = $version;
+            const URL_PATH_SEGMENT: &'static str = $plural;
+            type Scope = $scope;
+        }
 
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
+        impl Metadata for $type {
+            type Ty = ObjectMeta;
 
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
 }
 
-impl Resource for VirtualMachine {
-    const API_VERSION: &'static str = "kubevirt.io/v1";
-    const GROUP: &'static str = GROUP;
-    const KIND: &'static str = "VirtualMachine";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "virtualmachines";
-    type Scope = NamespaceResourceScope;
-}
-
-impl Metadata for VirtualMachine {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+resource!(VirtualMachine, "kubevirt.io/v1", GROUP, "v1", "virtualmachines", NamespaceResourceScope);
+resource!(
+    VirtualMachineInstance,
+    "kubevirt.io/v1",
+    GROUP,
+    "v1",
+    "virtualmachineinstances",
+    NamespaceResourceScope
+);
+resource!(
+    VirtualMachineInstanceReplicaSet,
+    "kubevirt.io/v1",
+    GROUP,
+    "v1",
+    "virtualmachineinstancereplicasets",
+    NamespaceResourceScope
+);
+resource!(
+    VirtualMachineInstanceMigration,
+    "kubevirt.io/v1",
+    GROUP,
+    "v1",
+    "virtualmachineinstancemigrations",
+    NamespaceResourceScope
+);
+resource!(
+    VirtualMachineInstancePreset,
+    "kubevirt.io/v1",
+    GROUP,
+    "v1",
+    "virtualmachineinstancepresets",
+    NamespaceResourceScope
+);
+resource!(KubeVirt, "kubevirt.io/v1", GROUP, "v1", "kubevirts", NamespaceResourceScope);
+resource!(
+    VirtualMachineInstancetype,
+    "instancetype.kubevirt.io/v1beta1",
+    INSTANCETYPE_GROUP,
+    "v1beta1",
+    "virtualmachineinstancetypes",
+    NamespaceResourceScope
+);
+resource!(
+    VirtualMachineClusterInstancetype,
+    "instancetype.kubevirt.io/v1beta1",
+    INSTANCETYPE_GROUP,
+    "v1beta1",
+    "virtualmachineclusterinstancetypes",
+    ClusterResourceScope
+);
+resource!(
+    VirtualMachinePreference,
+    "instancetype.kubevirt.io/v1beta1",
+    INSTANCETYPE_GROUP,
+    "v1beta1",
+    "virtualmachinepreferences",
+    NamespaceResourceScope
+);
+resource!(
+    VirtualMachineClusterPreference,
+    "instancetype.kubevirt.io/v1beta1",
+    INSTANCETYPE_GROUP,
+    "v1beta1",
+    "virtualmachineclusterpreferences",
+    ClusterResourceScope
+);

@@ -82,6 +82,7 @@ pub struct VirtualMachineInstanceSpec {
     /// A failing probe takes the instance out of service endpoints.
     pub readiness_probe: Option<Probe>,
     /// Dynamic resource allocation claims that devices and networks may refer to.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resource_claims: Vec<VirtualMachineInstanceResourceClaim>,
     /// Scheduler that places the pod. Unset: the cluster's default.
@@ -98,9 +99,14 @@ pub struct VirtualMachineInstanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
     /// How instances spread over failure domains.
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["topologyKey", "whenUnsatisfiable"]
+    ))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     /// Volumes that serve operations such as a memory dump and are never a disk of the guest.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub utility_volumes: Vec<UtilityVolume>,
     /// Storage, each referenced by the disk or file system of the same name. At most 256.

@@ -5,7 +5,15 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orlop_crd::instancetype::{
+    VirtualMachineClusterInstancetype, VirtualMachineClusterPreference, VirtualMachineInstancetype,
+    VirtualMachinePreference,
+};
+use orlop_crd::kubevirt::KubeVirt;
 use orlop_crd::manifest::schema;
+use orlop_crd::preset::VirtualMachineInstancePreset;
+use orlop_crd::replica_set::VirtualMachineInstanceReplicaSet;
+use orlop_crd::vmim::VirtualMachineInstanceMigration;
 use orlop_crd::{VirtualMachine, VirtualMachineInstance};
 use serde_json::{Map, Value};
 use table::{Field, Table};
@@ -113,7 +121,7 @@ impl<'t> Comparison<'t> {
             name => name.as_str(),
         };
         match name {
-            Some("array") => self.of("list", &schema["items"]),
+            Some("array") => self.of(&table::list_type(schema), &schema["items"]),
             Some("object") if schema["additionalProperties"].is_object() => {
                 self.of("map", &schema["additionalProperties"])
             }
@@ -132,7 +140,18 @@ impl<'t> Comparison<'t> {
 fn our_types_have_exactly_the_fields_of_the_table() {
     let table = table::read(FIELDS);
     let mut values = known_values();
-    let roots = [schema::<VirtualMachine>(), schema::<VirtualMachineInstance>()];
+    let roots = [
+        schema::<VirtualMachine>(),
+        schema::<VirtualMachineInstance>(),
+        schema::<VirtualMachineInstanceReplicaSet>(),
+        schema::<VirtualMachineInstanceMigration>(),
+        schema::<VirtualMachineInstancePreset>(),
+        schema::<KubeVirt>(),
+        schema::<VirtualMachineInstancetype>(),
+        schema::<VirtualMachineClusterInstancetype>(),
+        schema::<VirtualMachinePreference>(),
+        schema::<VirtualMachineClusterPreference>(),
+    ];
     let mut seen = BTreeSet::new();
     let mut differences = Vec::new();
     for (name, root) in table::ROOTS.into_iter().zip(&roots) {

@@ -9,10 +9,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// Where the definitions start.
-pub const ROOTS: [&str; 2] = ["v1.VirtualMachine", "v1.VirtualMachineInstance"];
+pub const ROOTS: [&str; 10] = [
+    "v1.VirtualMachine",
+    "v1.VirtualMachineInstance",
+    "v1.VirtualMachineInstanceReplicaSet",
+    "v1.VirtualMachineInstanceMigration",
+    "v1.VirtualMachineInstancePreset",
+    "v1.KubeVirt",
+    "v1beta1.VirtualMachineInstancetype",
+    "v1beta1.VirtualMachineClusterInstancetype",
+    "v1beta1.VirtualMachinePreference",
+    "v1beta1.VirtualMachineClusterPreference",
+];
 
 const HEAD: &str = "\
-# Every field of kubevirt.io/v1 VirtualMachine and VirtualMachineInstance.
+# Every field of the kinds of kubevirt.io/v1 and instancetype.kubevirt.io/v1beta1 that we serve.
 # Made by `cargo run -p orlop-crd --example fields`; do not edit.
 # definition\tfield\ttype\trequired\tvalues
 ";
@@ -77,6 +88,8 @@ fn kind(schema: &Value, followed: &mut BTreeSet<String>) -> String {
         return match name.strip_prefix("k8s.io.") {
             Some("apimachinery.pkg.api.resource.Quantity") => "quantity".to_owned(),
             Some("apimachinery.pkg.apis.meta.v1.Time") => "time".to_owned(),
+            // On the wire it is text such as `24h0m0s`.
+            Some("apimachinery.pkg.apis.meta.v1.Duration") => "string".to_owned(),
             Some(rest) => format!("io.k8s.{rest}"),
             None => {
                 followed.insert(name.to_owned());
@@ -85,13 +98,26 @@ fn kind(schema: &Value, followed: &mut BTreeSet<String>) -> String {
         };
     }
     match &schema["type"] {
-        Value::String(name) if name == "array" => format!("list {}", kind(&schema["items"], followed)),
+        Value::String(name) if name == "array" => {
+            format!("{} {}", list_type(schema), kind(&schema["items"], followed))
+        }
         Value::String(name) if name == "object" => {
             format!("map {}", kind(&schema["additionalProperties"], followed))
         }
         Value::String(name) => name.clone(),
         // The one nullable type there is: the time stamps of a condition.
         _ => "time".to_owned(),
+    }
+}
+
+/// `list`, or how server-side apply merges it: `set`, or `list[key,…]` by these fields of its elements.
+pub fn list_type(schema: &Value) -> String {
+    let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
+    let keys: Vec<&str> = keys.filter_map(Value::as_str).collect();
+    match schema["x-kubernetes-list-type"].as_str() {
+        Some("set") => "set".to_owned(),
+        Some("map") => format!("list[{}]", keys.join(",")),
+        _ => "list".to_owned(),
     }
 }
 
