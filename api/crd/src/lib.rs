@@ -13,6 +13,7 @@ pub mod choice;
 pub mod clock;
 pub mod condition;
 pub mod cpu;
+pub mod definition;
 pub mod devices;
 pub mod disks;
 pub mod domain;
