@@ -8,6 +8,7 @@
 //! server stored, and passes over fields that it does not know.
 
 pub mod access;
+pub mod admission;
 pub mod cdi;
 pub mod choice;
 pub mod clock;

@@ -1,9 +1,13 @@
 //! `instancetype.kubevirt.io`: sizes of machines, and what suits a guest operating system.
 //!
 //! An instance type says how much (it must not be contradicted), a preference says what fits (it fills in what nobody
-//! said).
+//! said). [`apply`] puts both into an instance's spec, [`infer`] finds their names on a volume.
 
+pub mod apply;
+pub mod infer;
+pub mod prefer;
 pub mod preference;
+pub mod requirements;
 
 use std::collections::BTreeMap;
 
