@@ -4,8 +4,11 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::Disk;
+use crate::disk::{Disk, Reach};
+use crate::host::HostFile;
 use crate::memory::Memory;
+use crate::qcow2::Qcow2Engine;
+use crate::refusing::Refusing;
 use crate::sync::Synchronous;
 use crate::uring::Uring;
 
@@ -95,14 +98,30 @@ pub type OpenedEngine<M> = (Box<dyn Engine<M>>, Option<io::Error>);
 
 /// Makes an engine that holds up to `depth` operations (1 to 4096) in flight on `disk`. All descriptors that it ever
 /// needs are opened here.
-pub fn open_engine<M: Memory>(disk: &Arc<Disk>, depth: u16, kind: EngineKind) -> OpenedEngine<M> {
+pub fn open_engine<M: Memory>(disk: &Disk, depth: u16, kind: EngineKind) -> OpenedEngine<M> {
     let depth = depth.clamp(1, 4096);
+    match disk.reach() {
+        Reach::Raw(host) => open_host_engine(host, depth, kind),
+        Reach::Qcow2(image) => match Qcow2Engine::new(image, depth, kind) {
+            Ok((engine, refused)) => (Box::new(engine), refused),
+            // The host has no more descriptors.
+            Err(error) => (Box::new(Refusing::new(&error, depth)), None),
+        },
+    }
+}
+
+/// An engine on a file of the host.
+pub(crate) fn open_host_engine<M: Memory>(
+    host: &Arc<HostFile>,
+    depth: u16,
+    kind: EngineKind,
+) -> OpenedEngine<M> {
     let refused = match kind {
         EngineKind::Synchronous => None,
-        EngineKind::Auto => match Uring::new(Arc::clone(disk), depth) {
+        EngineKind::Auto => match Uring::new(Arc::clone(host), depth) {
             Ok(engine) => return (Box::new(engine), None),
             Err(refused) => Some(refused),
         },
     };
-    (Box::new(Synchronous::new(Arc::clone(disk), depth)), refused)
+    (Box::new(Synchronous::new(Arc::clone(host), depth)), refused)
 }

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use crate::Completion;
 use crate::engine::Operation;
+use crate::host::HostFile;
 use crate::memory::{BOUNCE_BYTES, Bounce, Memory, Pieces, ZEROES};
-use crate::{Completion, Disk};
 
 /// How often in a row `EAGAIN` is believed.
 const RETRIES_MAX: u32 = 64;
@@ -61,7 +62,7 @@ pub(crate) struct Flight<M> {
 
 impl<M: Memory> Flight<M> {
     /// Checks `operation` against `disk`; one that cannot be, or that has nothing to do, is finished already.
-    pub(crate) fn new(disk: &Disk, token: u64, operation: Operation<M>) -> Result<Self, Completion<M>> {
+    pub(crate) fn new(disk: &HostFile, token: u64, operation: Operation<M>) -> Result<Self, Completion<M>> {
         let (work, at, len, memory) = match operation {
             Operation::Read { offset, to } => (Work::Read, offset, 0, Some(to)),
             Operation::Write { offset, from } => (Work::Write, offset, 0, Some(from)),
@@ -90,7 +91,7 @@ impl<M: Memory> Flight<M> {
         }
     }
 
-    fn prepare(&mut self, disk: &Disk) -> io::Result<()> {
+    fn prepare(&mut self, disk: &HostFile) -> io::Result<()> {
         if disk.is_read_only() && !matches!(self.work, Work::Read | Work::Flush) {
             return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
@@ -154,14 +155,14 @@ impl<M: Memory> Flight<M> {
     }
 
     /// Takes the kernel's answer: bytes done, or a negative error number.
-    pub(crate) fn advance(&mut self, disk: &Disk, answer: i32) -> Progress {
+    pub(crate) fn advance(&mut self, disk: &HostFile, answer: i32) -> Progress {
         match u32::try_from(answer) {
             Ok(count) => self.moved(disk, count),
             Err(_) => self.failed(answer.saturating_neg()),
         }
     }
 
-    fn moved(&mut self, disk: &Disk, count: u32) -> Progress {
+    fn moved(&mut self, disk: &HostFile, count: u32) -> Progress {
         self.retries = 0;
         let count = u64::from(count).min(self.left);
         let bytes = usize::try_from(count).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where a virtual disk keeps its bytes: raw files and block devices.
+//! Where a virtual disk keeps its bytes: raw files, block devices and qcow2 images.
 //!
 //! A [`Disk`] is an opened, locked and measured image. Each queue of a device has an [`Engine`] of its own on it, which
 //! takes [`Operation`]s and gives [`Completion`]s back in any order:
@@ -28,13 +28,23 @@
 mod disk;
 mod engine;
 mod flight;
+mod format;
+mod host;
+mod host_io;
 #[cfg(feature = "kit")]
 pub mod kit;
+mod lock;
 mod memory;
+mod open_error;
+mod qcow2;
+mod refusing;
 mod sync;
 mod sys;
 mod uring;
 
-pub use disk::{Disk, OpenError, Options, SECTOR_BYTES};
+pub use disk::{CHAIN_MAX, Chain, Disk, GrowError, Image, Source};
 pub use engine::{Completion, Engine, EngineKind, Operation, open_engine};
+pub use format::{Format, FormatError};
+pub use host::{Options, SECTOR_BYTES};
 pub use memory::Memory;
+pub use open_error::OpenError;

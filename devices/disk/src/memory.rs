@@ -98,6 +98,19 @@ impl Pieces {
         }
     }
 
+    /// Copies `bytes` to where the pieces are, as far as they go.
+    pub(crate) fn fill_from(&self, bytes: &[u8]) {
+        self.first_bytes(bytes.len(), |at, len, done| {
+            if let Some(part) = bytes.get(done..done.saturating_add(len)) {
+                #[expect(unsafe_code, reason = "the memory is known by address only")]
+                // SAFETY: `Memory` promises that the piece is mapped, and `part` is `len` bytes of our own.
+                unsafe {
+                    at.copy_from_nonoverlapping(part.as_ptr(), part.len());
+                }
+            }
+        });
+    }
+
     /// Fills the first `count` bytes with zeroes.
     pub(crate) fn zero(&self, count: usize) {
         self.first_bytes(count, |at, len, _| {

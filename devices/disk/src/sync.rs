@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use crate::engine::{Completion, Engine, Operation};
 use crate::flight::{Flight, Progress, Step};
+use crate::host::HostFile;
 use crate::memory::Memory;
-use crate::{Disk, sys};
+use crate::sys;
 
 /// Carries each operation out when it is submitted.
 pub(crate) struct Synchronous<M> {
-    disk: Arc<Disk>,
+    disk: Arc<HostFile>,
     depth: usize,
     finished: VecDeque<Completion<M>>,
 }
 
 impl<M: Memory> Synchronous<M> {
-    pub(crate) fn new(disk: Arc<Disk>, depth: u16) -> Self {
+    pub(crate) fn new(disk: Arc<HostFile>, depth: u16) -> Self {
         Self { disk, depth: usize::from(depth), finished: VecDeque::new() }
     }
 }
@@ -59,7 +60,7 @@ impl<M: Memory> Engine<M> for Synchronous<M> {
     }
 }
 
-fn fly<M: Memory>(disk: &Disk, mut flight: Flight<M>) -> Completion<M> {
+fn fly<M: Memory>(disk: &HostFile, mut flight: Flight<M>) -> Completion<M> {
     loop {
         let answer = carry_out(disk.as_raw_fd(), flight.step());
         if let Progress::Done(result) = flight.advance(disk, answer) {

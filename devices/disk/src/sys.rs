@@ -30,24 +30,40 @@ pub(crate) enum Lock {
     None,
 }
 
-/// Sets the lock of the whole file.
-pub(crate) fn lock(file: &File, lock: Lock) -> io::Result<()> {
+/// A range of a file for locks; a length of 0 goes to the end of all offsets.
+fn range_lock(lock: Lock, start: u64, len: u64) -> libc::flock {
     let kind = match lock {
         Lock::Exclusive => libc::F_WRLCK,
         Lock::Shared => libc::F_RDLCK,
         Lock::None => libc::F_UNLCK,
     };
-    let lock = libc::flock {
+    libc::flock {
         l_type: i16::try_from(kind).unwrap_or_default(),
         l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-        l_start: 0,
-        l_len: 0,
+        l_start: i64::try_from(start).unwrap_or(i64::MAX),
+        l_len: i64::try_from(len).unwrap_or_default(),
         l_pid: 0,
-    };
+    }
+}
+
+/// Sets the lock of `len` bytes from `start` on, or to the end if `len` is 0.
+pub(crate) fn lock(file: &File, lock: Lock, start: u64, len: u64) -> io::Result<()> {
+    let lock = range_lock(lock, start, len);
     #[expect(unsafe_code, reason = "fcntl(2) is variadic")]
     // SAFETY: the descriptor is open while `file` is borrowed, and `lock` is the argument that F_OFD_SETLK reads.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
     check(result).map(drop)
+}
+
+/// Where the first lock of somebody else begins in `len` bytes from `start` on, not before `start`.
+pub(crate) fn locked_at(file: &File, start: u64, len: u64) -> io::Result<Option<u64>> {
+    let mut lock = range_lock(Lock::Exclusive, start, len);
+    #[expect(unsafe_code, reason = "fcntl(2) is variadic")]
+    // SAFETY: the descriptor is open while `file` is borrowed, and `lock` is what F_OFD_GETLK reads and writes.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    check(result)?;
+    let free = i32::from(lock.l_type) == libc::F_UNLCK;
+    Ok((!free).then(|| u64::try_from(lock.l_start).unwrap_or_default().max(start)))
 }
 
 /// The file status flags (`F_GETFL`).
@@ -120,4 +136,16 @@ pub(crate) fn sync_data(fd: RawFd) -> io::Result<()> {
     // SAFETY: takes a number only; a descriptor that is not open is an error.
     let result = unsafe { libc::fdatasync(fd) };
     check(result).map(drop)
+}
+
+/// A file that is nowhere but in memory (`memfd_create(2)`).
+#[cfg(feature = "kit")]
+pub(crate) fn memory_file(name: &std::ffi::CStr) -> io::Result<File> {
+    use std::os::fd::FromRawFd;
+    #[expect(unsafe_code, reason = "a system call without a wrapper")]
+    // SAFETY: `name` is a C string; the descriptor that comes back is new and owned by nobody else.
+    unsafe {
+        let fd = check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?;
+        Ok(File::from_raw_fd(fd))
+    }
 }

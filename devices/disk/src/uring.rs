@@ -9,9 +9,9 @@ use io_uring::squeue::Entry;
 use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{IoUring, opcode};
 
-use crate::Disk;
 use crate::engine::{Completion, Engine, Operation};
 use crate::flight::{Flight, Progress, Step};
+use crate::host::HostFile;
 use crate::memory::Memory;
 
 /// The disk's place in the ring's table of registered files.
@@ -20,7 +20,7 @@ const DISK: Fixed = Fixed(0);
 /// One ring. A flight stays in its slot from submission until its last completion was seen, and with it its memory.
 pub(crate) struct Uring<M: Memory> {
     ring: IoUring,
-    disk: Arc<Disk>,
+    disk: Arc<HostFile>,
     flights: Vec<Option<Flight<M>>>,
     free: Vec<usize>,
     /// Flights that need another step; room kept to avoid allocation.
@@ -31,7 +31,7 @@ pub(crate) struct Uring<M: Memory> {
 }
 
 impl<M: Memory> Uring<M> {
-    pub(crate) fn new(disk: Arc<Disk>, depth: u16) -> io::Result<Self> {
+    pub(crate) fn new(disk: Arc<HostFile>, depth: u16) -> io::Result<Self> {
         let entries = u32::from(depth).next_power_of_two();
         // Completions need no interrupt of the submitting thread: it enters the kernel soon enough (Linux 5.19).
         let ring = IoUring::builder()

@@ -1,4 +1,13 @@
-//! Trouble with a disk for tests, for real.
+//! For tests: trouble with a disk, for real; images of every shape; random operations, and a check of what they left.
+
+mod check;
+mod exercise;
+pub mod fuzz;
+mod image;
+
+pub use check::{Findings, check};
+pub use exercise::{Exercise, run};
+pub use image::{Content, Shape};
 
 use std::ffi::OsString;
 use std::io::{self, Write};
