@@ -27,6 +27,8 @@ const ENGINE: u32 = 0;
 const MORE: u32 = 1;
 /// The rate limit lets the queue go on.
 const ALARM: u32 = 2;
+/// The disk has another size.
+const RESIZED: u32 = 3;
 
 /// What a request has beside its data: 16 bytes of header and a status byte.
 const FRAME_BYTES: usize = 17;
@@ -62,10 +64,16 @@ pub(crate) struct BlockQueue {
     more: EventFd,
     alarm: Alarm,
     features: u64,
+    /// It is the one that tells the driver of a new size.
+    tells: bool,
 }
 
 impl BlockQueue {
-    pub(crate) fn new(shared: Arc<Shared>, engine: Box<dyn Engine<GuestData>>) -> io::Result<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        engine: Box<dyn Engine<GuestData>>,
+        tells: bool,
+    ) -> io::Result<Self> {
         Ok(Self {
             engine,
             pending: (0..shared.geometry.queue_size).map(|_| None).collect(),
@@ -73,6 +81,7 @@ impl BlockQueue {
             more: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             alarm: Alarm::new()?,
             features: 0,
+            tells,
         })
     }
 
@@ -91,13 +100,14 @@ impl BlockQueue {
             return self.reap(io);
         }
         io.disable_notification(QUEUE)?;
-        for _ in 0..self.shared.geometry.queue_size {
+        let geometry = self.shared.geometry();
+        for _ in 0..geometry.queue_size {
             let Some(request) = io.pop(QUEUE)? else { break };
             if !self.admit(&request) {
                 io.undo_pop(QUEUE, &request);
                 break;
             }
-            match parse(request, &self.shared.geometry) {
+            match parse(request, &geometry) {
                 Ok(parsed) => self.begin(io, parsed)?,
                 Err(NoStatus(head)) => {
                     self.shared.counters.invalid();
@@ -270,7 +280,8 @@ fn answer(
 impl Backend for BlockQueue {
     fn sources(&self) -> Vec<(RawFd, u32)> {
         let own = [(self.more.as_raw_fd(), MORE), (self.alarm.as_raw_fd(), ALARM)];
-        self.engine.event().map(|fd| (fd, ENGINE)).into_iter().chain(own).collect()
+        let resized = self.tells.then(|| (self.shared.resized.as_raw_fd(), RESIZED));
+        self.engine.event().map(|fd| (fd, ENGINE)).into_iter().chain(own).chain(resized).collect()
     }
 
     fn start(&mut self, io: &mut QueueIo) -> Result<(), Fault> {
@@ -285,6 +296,11 @@ impl Backend for BlockQueue {
     fn ready(&mut self, io: &mut QueueIo, token: u32) -> Result<(), Fault> {
         match token {
             ENGINE => self.reap(io),
+            RESIZED => {
+                let _ = self.shared.resized.read();
+                io.config_changed();
+                Ok(())
+            }
             ALARM => {
                 if self.alarm.has_gone_off() {
                     self.take(io)?;

@@ -22,8 +22,15 @@ impl Block {
     }
 
     fn state(&self) -> BlockState {
-        let Geometry { size_bytes, block_bytes, physical_block_bytes: _, read_only, queues, queue_size } =
-            self.shared.geometry;
+        let Geometry {
+            size_bytes,
+            block_bytes,
+            physical_block_bytes: _,
+            discard_bytes: _,
+            read_only,
+            queues,
+            queue_size,
+        } = self.shared.geometry();
         let writeback = self.shared.writeback.load(Ordering::Relaxed);
         BlockState { size_bytes, block_bytes, read_only, queues, queue_size, writeback }
     }
@@ -47,7 +54,7 @@ impl Device for Block {
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
-        let space = self.shared.geometry.space(self.shared.writeback.load(Ordering::Relaxed));
+        let space = self.shared.geometry().space(self.shared.writeback.load(Ordering::Relaxed));
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let there = space.get(start..).unwrap_or_default();
         data.fill(0);
@@ -87,6 +94,6 @@ impl Device for Block {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.shared.counters.list()
+        self.shared.counters()
     }
 }

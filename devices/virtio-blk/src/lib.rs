@@ -33,8 +33,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use orlop_disk::{Disk, EngineKind, open_engine};
+use orlop_disk::{Disk, EngineKind, GrowError, open_engine};
 use orlop_virtio::{Parts, QueueSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use backend::BlockQueue;
 use counters::Counters;
@@ -96,12 +97,30 @@ pub enum BuildError {
 /// What the device and its queues have in common.
 #[derive(Debug)]
 struct Shared {
+    disk: Arc<Disk>,
+    /// The size in it is that of power-on: see [`Shared::geometry`].
     geometry: Geometry,
     serial: String,
     counters: Counters,
     /// The cache mode that the driver chose; false is write-through.
     writeback: AtomicBool,
     limiter: Option<Limiter>,
+    /// Readable when the disk has another size.
+    resized: EventFd,
+}
+
+impl Shared {
+    /// What the guest is told about its disk, as it is now.
+    fn geometry(&self) -> Geometry {
+        Geometry { size_bytes: self.disk.size_bytes(), ..self.geometry }
+    }
+
+    /// Everything that is counted, with what the disk itself counts.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut counters = self.counters.list();
+        counters.push(("image_corruptions", self.disk.corruptions()));
+        counters
+    }
 }
 
 /// The host's view of a running device.
@@ -115,7 +134,15 @@ pub struct Handle {
 impl Handle {
     /// What it counted since power-on, as [`orlop_virtio::Device::counters`].
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.shared.counters.list()
+        self.shared.counters()
+    }
+
+    /// Makes the disk longer, to `size_bytes`, and tells the driver (virtio 1.3 §5.2.5).
+    pub fn grow(&self, size_bytes: u64) -> Result<(), GrowError> {
+        self.shared.disk.grow(size_bytes)?;
+        // A counter that is full wakes as well.
+        let _ = self.shared.resized.write(1);
+        Ok(())
     }
 
     /// How the disk is reached: `io_uring` or `synchronous`.
@@ -148,11 +175,13 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
     let disk = Arc::new(disk);
     let geometry = Geometry::of(&disk, queues, queue_size);
     let shared = Arc::new(Shared {
+        disk: Arc::clone(&disk),
         geometry,
         serial,
         counters: Counters::default(),
         writeback: AtomicBool::new(true),
         limiter: (limits != Limits::default()).then(|| Limiter::new(limits, Instant::now())),
+        resized: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(BuildError::Event)?,
     });
     let mut handle = Handle { shared: Arc::clone(&shared), engine: "", refused: None };
     let mut sets = Vec::new();
@@ -160,7 +189,7 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
         let (engine, refused) = open_engine(&disk, queue_size, engine);
         handle.engine = engine.name();
         handle.refused = refused.map(|error| error.to_string());
-        let backend = BlockQueue::new(Arc::clone(&shared), engine).map_err(BuildError::Event)?;
+        let backend = BlockQueue::new(Arc::clone(&shared), engine, number == 0).map_err(BuildError::Event)?;
         sets.push(QueueSet {
             name: format!("{name}-q{number}"),
             queues: vec![number],

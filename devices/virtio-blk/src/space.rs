@@ -21,12 +21,14 @@ pub(crate) const ZEROES_MAX_SECTORS: u32 = 1 << 17;
 /// The most write-zeroes segments in one request.
 pub(crate) const ZEROES_MAX_SEGMENTS: u32 = 1;
 
-/// What the guest is told about its disk; never changes.
+/// What the guest is told about its disk; only the size may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) size_bytes: u64,
     pub(crate) block_bytes: u32,
     pub(crate) physical_block_bytes: u32,
+    /// The unit in which space can be given back.
+    pub(crate) discard_bytes: u32,
     pub(crate) read_only: bool,
     pub(crate) queues: u16,
     pub(crate) queue_size: u16,
@@ -38,6 +40,7 @@ impl Geometry {
             size_bytes: disk.size_bytes(),
             block_bytes: disk.block_bytes(),
             physical_block_bytes: disk.physical_block_bytes(),
+            discard_bytes: disk.discard_bytes(),
             read_only: disk.is_read_only(),
             queues,
             queue_size,
@@ -70,7 +73,7 @@ impl Geometry {
         let data_segments = u32::from(self.queue_size.saturating_sub(2));
         let blocks_per_physical = self.physical_block_bytes.checked_div(self.block_bytes).unwrap_or(1);
         let physical_exponent = u8::try_from(blocks_per_physical.max(1).ilog2()).unwrap_or_default();
-        let physical_sectors = self.physical_block_bytes / SECTOR_BYTES;
+        let discard_sectors = self.discard_bytes / SECTOR_BYTES;
         let sectors = self.size_bytes / u64::from(SECTOR_BYTES);
         let (discard, zeroes) = if self.read_only { (0, 0) } else { (1, 1) };
 
@@ -87,7 +90,7 @@ impl Geometry {
         space.put(&self.queues.to_le_bytes()); // num_queues
         space.put(&(discard * DISCARD_MAX_SECTORS).to_le_bytes()); // max_discard_sectors
         space.put(&(discard * DISCARD_MAX_SEGMENTS).to_le_bytes()); // max_discard_seg
-        space.put(&(discard * physical_sectors).to_le_bytes()); // discard_sector_alignment
+        space.put(&(discard * discard_sectors).to_le_bytes()); // discard_sector_alignment
         space.put(&(zeroes * ZEROES_MAX_SECTORS).to_le_bytes()); // max_write_zeroes_sectors
         space.put(&(zeroes * ZEROES_MAX_SEGMENTS).to_le_bytes()); // max_write_zeroes_seg
         space.put(&[u8::from(!self.read_only), 0, 0, 0]); // write_zeroes_may_unmap, unused
@@ -118,6 +121,7 @@ mod tests {
         size_bytes: 1 << 30,
         block_bytes: 512,
         physical_block_bytes: 4096,
+        discard_bytes: 4096,
         read_only: false,
         queues: 4,
         queue_size: 256,

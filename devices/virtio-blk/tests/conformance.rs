@@ -3,7 +3,7 @@
 mod guest;
 
 use guest::{GET_ID, IN, OK, OUT, SETUP, Setup, header, image, parts, pattern, status};
-use orlop_disk::{EngineKind, Options};
+use orlop_disk::{EngineKind, Format, Options};
 use orlop_virtio::conformance::Fixture;
 use orlop_virtio_blk::{Limits, RateLimit};
 
@@ -45,6 +45,19 @@ mod direct {
     use super::*;
     const DIRECT: Options = Options { read_only: false, direct: true };
     orlop_virtio::conformance_suite!(|| fixture(Setup { options: DIRECT, queues: 2, ..SETUP }));
+}
+
+mod overlay {
+    use super::*;
+    const QCOW2: Format = Format::Qcow2;
+    orlop_virtio::conformance_suite!(|| fixture(Setup { format: QCOW2, queues: 3, ..SETUP }));
+}
+
+mod overlay_synchronous {
+    use super::*;
+    const QCOW2: Format = Format::Qcow2;
+    const SYNCHRONOUS: EngineKind = EngineKind::Synchronous;
+    orlop_virtio::conformance_suite!(|| fixture(Setup { format: QCOW2, engine: SYNCHRONOUS, ..SETUP }));
 }
 
 mod limited {

@@ -332,3 +332,24 @@ fn what_cannot_be_built_says_why() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+#[test]
+fn a_disk_that_grows_tells_its_driver() {
+    for format in [orlop_disk::Format::Raw, orlop_disk::Format::Qcow2] {
+        let mut guest = Guest::new(Setup { format, ..SETUP });
+        let end = SETUP.size_bytes / 512;
+        assert_eq!(guest.read(end, 512).0, IOERR);
+        let before = guest.driver.function.inspect().config_interrupts;
+        guest.handle.grow(SETUP.size_bytes + (1 << 20)).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while guest.driver.function.inspect().config_interrupts == before {
+            assert!(std::time::Instant::now() < deadline, "the driver was not told");
+            std::thread::yield_now();
+        }
+        assert_eq!(guest.read(end, 512), (OK, vec![0; 512]));
+        assert_eq!(guest.write(end + 2047, &[7; 512]), OK);
+        assert_eq!(guest.read(end + 2047, 512), (OK, vec![7; 512]));
+        assert_eq!(guest.read(end + 2048, 512).0, IOERR);
+        assert!(guest.handle.grow(4096).unwrap_err().to_string().contains("cannot shrink"));
+    }
+}

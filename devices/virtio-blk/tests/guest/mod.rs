@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orlop_disk::{Disk, EngineKind, Options};
+use orlop_disk::{Chain, Disk, EngineKind, Format, Image, Options, Source};
 use orlop_virtio::Parts;
 use orlop_virtio::conformance::{Driver, Used};
 use orlop_virtio_blk::{Config, Handle, Limits, build};
@@ -27,6 +27,8 @@ pub struct Setup {
     pub queues: u16,
     pub queue_size: u16,
     pub options: Options,
+    /// The image itself, or a qcow2 overlay over it.
+    pub format: Format,
     pub engine: EngineKind,
     pub limits: Limits,
 }
@@ -36,6 +38,7 @@ pub const SETUP: Setup = Setup {
     queues: 1,
     queue_size: 64,
     options: Options { read_only: false, direct: false },
+    format: Format::Raw,
     engine: EngineKind::Auto,
     limits: Limits { bytes: None, operations: None },
 };
@@ -48,10 +51,19 @@ pub fn image(dir: &Path, size_bytes: u64) -> PathBuf {
 }
 
 pub fn parts(path: &Path, setup: Setup) -> (Parts, Handle) {
-    let Setup { size_bytes: _, queues, queue_size, options, engine, limits } = setup;
-    let disk = Disk::open(path, options).unwrap();
+    let Setup { size_bytes: _, queues, queue_size, options, format, engine, limits } = setup;
+    let disk = match format {
+        Format::Raw => Disk::open(path, options).unwrap(),
+        Format::Qcow2 => over(path, options),
+    };
     let name = "blk0".to_owned();
     build(Config { name, disk, serial: "ORLOP-0001".into(), queues, queue_size, engine, limits }).unwrap()
+}
+
+fn over(path: &Path, options: Options) -> Disk {
+    let images = vec![Image { source: Source::Path(path.into()), format: Some(Format::Raw) }];
+    let overlay = Some(Source::Path(path.with_extension("qcow2")));
+    Disk::open_chain(Chain { images, overlay, options, holder: "vm".into() }).unwrap()
 }
 
 /// A machine with one disk.
