@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orlop_api::config::{CdromConfig, DiskBus, DiskConfig, FileSource, TrayPosition};
+use orlop_api::config::{CdromConfig, DiskBus, DiskConfig, FileSource, ImageFormat, TrayPosition};
 use orlop_crd::VirtualMachineInstanceSpec;
 use orlop_crd::disks::{Disk, DiskBus as Bus, DiskCache, Tray};
 
@@ -45,6 +45,9 @@ pub fn plan(
                     source: FileSource::Fd(id),
                     bus: target.bus,
                     cdrom: target.cdrom,
+                    format: ImageFormat::Raw,
+                    backing: Vec::new(),
+                    overlay: None,
                     read_only,
                     serial: disk.serial.clone(),
                     queues,

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use orlop_api::config::VmConfig;
-use orlop_api::control::{BalloonTarget, LinkState, Medium};
+use orlop_api::control::{BalloonTarget, DiskSize, LinkState, Medium};
 use orlop_api::device::DeviceInfo;
 use orlop_api::state::{Version, VmInfo};
 use orlop_api::vcpu::VcpuInfo;
@@ -140,6 +140,12 @@ impl Client {
     /// `PUT /vm/balloon`.
     pub async fn set_balloon(&self, target: BalloonTarget) -> Result<(), Error> {
         self.send(Method::PUT, "/vm/balloon", Some(&target)).await.map(drop)
+    }
+
+    /// `PUT /vm/devices/{id}/size`.
+    pub async fn set_size(&self, device: &str, size: DiskSize) -> Result<(), Error> {
+        let path = format!("/vm/devices/{}/size", connection::encode_segment(device));
+        self.send(Method::PUT, &path, Some(&size)).await.map(drop)
     }
 
     /// `PUT /vm/devices/{id}/link`.

@@ -288,7 +288,7 @@ pub struct RateLimit {
 pub struct DiskConfig {
     /// Name of the device, unique in the machine.
     pub id: String,
-    /// A raw image or a block device; for a CD-ROM drive, the medium that is in it at power-on.
+    /// An image or a block device; for a CD-ROM drive, the medium that is in it at power-on.
     pub source: FileSource,
     /// The bus that the guest finds it on.
     #[serde(default)]
@@ -296,6 +296,18 @@ pub struct DiskConfig {
     /// It is a CD-ROM drive. Not on the virtio bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cdrom: Option<CdromConfig>,
+    /// The format of `source`. Once the machine exists, `GET /vm` says what was detected.
+    #[serde(default)]
+    pub format: ImageFormat,
+    /// The images that `source` is an overlay over, the nearest first, at most 15. They are only read, and many machines
+    /// may share them. An image whose header names a backing image is refused unless that is given here; no name in a
+    /// header is ever opened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backing: Vec<ImageConfig>,
+    /// Where the guest's writes go, so that `source` is only read and many machines may share it: a qcow2 image over
+    /// `source`. A file that is empty, or does not exist, is made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<FileSource>,
     /// The guest may not write.
     #[serde(default)]
     pub read_only: bool,
@@ -349,6 +361,31 @@ pub enum TrayPosition {
     Closed,
     /// Out, with the medium on it: the guest can read it once it has closed the tray.
     Open,
+}
+
+/// An image behind another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// Where it is.
+    pub source: FileSource,
+    /// Its format.
+    #[serde(default)]
+    pub format: ImageFormat,
+}
+
+/// How an image stores a disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageFormat {
+    /// Byte by byte; a block device, an ISO image.
+    #[default]
+    Raw,
+    /// qcow2, version 2 or 3.
+    Qcow2,
+    /// Raw or qcow2, whichever it is when the machine is created. Only for an image that no guest could write to before,
+    /// and only once: a guest can make a raw disk look like any format. Give the format that `GET /vm` reports from then on.
+    Detect,
 }
 
 /// A virtio network card on a tap device.

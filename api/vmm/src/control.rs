@@ -20,6 +20,14 @@ pub struct Medium {
     pub fd: String,
 }
 
+/// The body of `PUT /vm/devices/{id}/size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSize {
+    /// The disk's new size: a multiple of its block size, not less than it has. A block device must have grown already.
+    pub size_bytes: u64,
+}
+
 /// The body of `PUT /vm/devices/{id}/link`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -84,6 +84,13 @@ pub enum EventKind {
         /// The drive.
         device: String,
     },
+    /// A disk was made longer.
+    DiskSize {
+        /// The disk's name.
+        device: String,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
     /// The balloon's target was set.
     BalloonTarget {
         /// Bytes to take from the guest.
@@ -128,6 +135,7 @@ impl EventKind {
             Self::Link { .. } => "link",
             Self::MediumInserted { .. } => "medium_inserted",
             Self::MediumEjected { .. } => "medium_ejected",
+            Self::DiskSize { .. } => "disk_size",
             Self::BalloonTarget { .. } => "balloon_target",
             Self::Lost { .. } => "lost",
         }

@@ -2,8 +2,8 @@
 
 use orlop_api::config::{
     BootConfig, BootProtocol, CdromConfig, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskBus, DiskConfig,
-    FileSource, FirmwareConfig, KernelConfig, MemoryBacking, MemoryConfig, NetConfig, SerialConfig,
-    SmbiosConfig, TapSource, VariableStoreConfig, VmConfig, VsockConfig,
+    FileSource, FirmwareConfig, ImageFormat, KernelConfig, MemoryBacking, MemoryConfig, NetConfig,
+    SerialConfig, SmbiosConfig, TapSource, VariableStoreConfig, VmConfig, VsockConfig,
 };
 
 use crate::image;
@@ -212,6 +212,9 @@ impl Guest {
             source: path(file),
             bus,
             cdrom: None,
+            format: ImageFormat::Raw,
+            backing: Vec::new(),
+            overlay: None,
             read_only: false,
             serial: None,
             queues: 1,

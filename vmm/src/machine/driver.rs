@@ -188,6 +188,9 @@ impl Driver {
             Step::Link { id, up } => EventKind::Link { device: id.clone(), up: *up },
             Step::Insert { id, .. } => EventKind::MediumInserted { device: id.clone() },
             Step::Eject { id, .. } => EventKind::MediumEjected { device: id.clone() },
+            Step::Size { id, size_bytes } => {
+                EventKind::DiskSize { device: id.clone(), size_bytes: *size_bytes }
+            }
             Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing => return Ok(()),
         };
         self.mailbox.events.post(event);

@@ -6,12 +6,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-use orlop_api::config::FileSource;
+use orlop_api::config::{FileSource, ImageFormat, VmConfig};
 
 /// The descriptors that the process was started with (`--fd NAME=N`), each to be used once.
 #[derive(Debug, Default)]
 pub struct Files {
     descriptors: BTreeMap<String, OwnedFd>,
+    /// In whose name images are locked.
+    machine: String,
+    /// What the images of each disk were found to be.
+    formats: BTreeMap<String, Vec<ImageFormat>>,
 }
 
 /// What is to be done with a file.
@@ -46,7 +50,32 @@ pub enum FileError {
 impl Files {
     /// Holds `descriptors` by name.
     pub fn new(descriptors: BTreeMap<String, OwnedFd>) -> Self {
-        Self { descriptors }
+        Self { descriptors, ..Self::default() }
+    }
+
+    /// Opens for the machine `name` from now on.
+    pub fn open_for(&mut self, name: &str) {
+        self.machine = name.to_owned();
+    }
+
+    /// The machine that opens.
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// Notes what the images of disk `id` were found to be, the configuration's `source` first.
+    pub fn note_formats(&mut self, id: &str, formats: Vec<ImageFormat>) {
+        self.formats.insert(id.to_owned(), formats);
+    }
+
+    /// Writes into the configuration which formats were found.
+    pub fn tell_formats(&self, config: &mut VmConfig) {
+        for disk in &mut config.disks {
+            let behind = disk.backing.iter_mut().map(|image| &mut image.format);
+            let said = std::iter::once(&mut disk.format).chain(behind);
+            let found = self.formats.get(&disk.id).into_iter().flatten();
+            said.zip(found).for_each(|(said, found)| *said = *found);
+        }
     }
 
     /// Takes the descriptor `name`.

@@ -182,6 +182,11 @@ impl Handle {
         self.command(Command::Eject { id: id.to_owned(), force }).await
     }
 
+    /// Makes disk `id` longer.
+    pub async fn set_size(&self, id: &str, size_bytes: u64) -> Result<(), Refusal> {
+        self.command(Command::Size { id: id.to_owned(), size_bytes }).await
+    }
+
     /// State, configuration and history.
     pub async fn info(&self) -> Result<VmInfo, Refusal> {
         self.ask(Request::Info).await

@@ -7,7 +7,7 @@ use orlop_api::config::{FileSource, VmConfig};
 use orlop_api::device::DeviceInfo;
 use orlop_api::vcpu::VcpuInfo;
 use orlop_chipset::Serial;
-use orlop_disk::{Disk, Options};
+use orlop_disk::{Disk, GrowError, Options};
 use orlop_scsi::{MediumError, Tray, TrayState};
 use tokio::sync::oneshot;
 
@@ -138,6 +138,7 @@ impl Hands {
             (Step::Link { id, up }, machine) => link(machine, &id, up)?,
             (Step::Insert { id, fd }, machine) => insert(machine, &mut self.files, &id, &fd)?,
             (Step::Eject { id, force }, machine) => tray(machine, &id)?.eject(force).map_err(medium)?,
+            (Step::Size { id, size_bytes }, machine) => size(machine, &id, size_bytes)?,
             (Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing, _) => {}
         }
         Ok(Done::Plain)
@@ -154,7 +155,8 @@ impl Hands {
         let facts = HostFacts { vcpus_max: kvm.vcpus_max(), address_bits: cpu.address_bits(), seed };
         let plan =
             plan(config, &facts).map_err(|e| Refusal::Invalid { field: Some(e.field), detail: e.problem })?;
-        let config = plan.config.clone();
+        let mut config = plan.config.clone();
+        self.files.open_for(&config.name);
         let log = self.open_log(config.serial.log.as_ref())?;
         self.console.set_backlog(config.serial.backlog_bytes as usize);
         let means = Means {
@@ -171,6 +173,7 @@ impl Hands {
             let (field, detail) = e.parts();
             host_with(field, detail, e.exit_code())
         })?;
+        self.files.tell_formats(&mut config);
         self.jail.confine(ThreadKind::Machine).map_err(|e| host(None, e.to_string()))?;
         if boot {
             machine.run();
@@ -252,6 +255,22 @@ fn medium(error: MediumError) -> Refusal {
             Refusal::Invalid { field: Some("fd".to_owned()), detail }
         }
     }
+}
+
+fn size(machine: &Machine, id: &str, size_bytes: u64) -> Result<(), Refusal> {
+    let Some(device) = machine.device(id) else {
+        return Err(match machine.member(id) {
+            None => Refusal::NotFound { detail: format!("there is no device '{id}'") },
+            Some(_) => Refusal::Unsupported { detail: format!("device '{id}' is not on the virtio bus") },
+        });
+    };
+    let grow = device.controls.grow.as_ref();
+    let detail = || format!("device '{id}' cannot be made longer");
+    let grow = grow.ok_or_else(|| Refusal::Unsupported { detail: detail() })?;
+    grow(size_bytes).map_err(|error| match error {
+        GrowError::Host(_) => host(None, super::chain(&error)),
+        error => Refusal::Invalid { field: Some("size_bytes".to_owned()), detail: error.to_string() },
+    })
 }
 
 fn host(field: Option<String>, detail: String) -> Refusal {

@@ -32,6 +32,7 @@ pub(super) enum Command {
     Link { id: String, up: bool },
     Insert { id: String, fd: String },
     Eject { id: String, force: bool },
+    Size { id: String, size_bytes: u64 },
 }
 
 impl Command {
@@ -49,6 +50,7 @@ impl Command {
             Self::Link { .. } => "link",
             Self::Insert { .. } => "insert",
             Self::Eject { .. } => "eject",
+            Self::Size { .. } => "size",
         }
     }
 }
@@ -91,6 +93,8 @@ pub(super) enum Step {
     Insert { id: String, fd: String },
     /// Take the medium out of a drive.
     Eject { id: String, force: bool },
+    /// Make a disk longer.
+    Size { id: String, size_bytes: u64 },
     /// Record the guest's panic.
     Panic { crash_loaded: bool },
     /// End.
@@ -117,6 +121,7 @@ pub(super) fn on_command(state: VmState, command: Command) -> Result<Step, Refus
         (Created | Running | Paused, Command::Link { id, up }) => Ok(Step::Link { id, up }),
         (Created | Running | Paused, Command::Insert { id, fd }) => Ok(Step::Insert { id, fd }),
         (Created | Running | Paused, Command::Eject { id, force }) => Ok(Step::Eject { id, force }),
+        (Created | Running | Paused, Command::Size { id, size_bytes }) => Ok(Step::Size { id, size_bytes }),
         (state, _) => Err(Refusal::NotAllowed { request, state }),
     }
 }
@@ -182,13 +187,14 @@ mod tests {
             Command::Link { id: "net0".into(), up: false },
             Command::Insert { id: "cd".into(), fd: "iso".into() },
             Command::Eject { id: "cd".into(), force: false },
+            Command::Size { id: "disk0".into(), size_bytes: 4096 },
         ]
     }
 
     /// One row per state, one column per command of [`commands`]: `y` allowed, `-` refused, `g` gone.
     #[test]
     fn every_command_is_allowed_exactly_where_the_table_says() {
-        let table = ["y-----y----", "-y----yyyyy", "--y-yyyyyyy", "---y-yyyyyy", "ggggggggggg"];
+        let table = ["y-----y-----", "-y----yyyyyy", "--y-yyyyyyyy", "---y-yyyyyyy", "gggggggggggg"];
         for (state, row) in STATES.into_iter().zip(table) {
             let shown: String = commands()
                 .into_iter()

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use orlop_api::config::VmConfig;
-use orlop_api::control::{BalloonTarget, LinkState};
+use orlop_api::control::{BalloonTarget, DiskSize, LinkState};
 use orlop_api::problem::Problem;
 use orlop_api::state::VmInfo;
 use serde::Deserialize;
@@ -176,5 +176,32 @@ pub(super) async fn set_link(
     Body(LinkState { up }): Body<LinkState>,
 ) -> Result<StatusCode, Refused> {
     api.handle.set_link(&id, up).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a disk longer while the guest runs.
+#[utoipa::path(put, path = "/vm/devices/{id}/size", tag = "devices", request_body = DiskSize,
+    params(("id" = String, Path, description = "The disk's name")),
+    responses(
+        (status = 204, description = "The disk is longer, and the guest was told"),
+        (status = 400, description = "The body is not a size", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 404, description = "There is no such disk", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 409, description = "The state does not allow it", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 415, description = "The body is not declared as JSON", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 422, description = "The disk cannot have this size", body = Problem,
+            content_type = "application/problem+json"),
+        (status = "default", description = "Another problem", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn set_size(
+    State(api): State<Api>,
+    InPath(id): InPath<String>,
+    Body(DiskSize { size_bytes }): Body<DiskSize>,
+) -> Result<StatusCode, Refused> {
+    api.handle.set_size(&id, size_bytes).await?;
     Ok(StatusCode::NO_CONTENT)
 }

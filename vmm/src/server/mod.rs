@@ -98,6 +98,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(lifecycle::set_balloon))
         .routes(routes!(lifecycle::set_link))
         .routes(routes!(media::insert, media::eject))
+        .routes(routes!(lifecycle::set_size))
         .routes(routes!(events::follow))
         .routes(routes!(metrics::scrape))
         .routes(routes!(inspect::version))

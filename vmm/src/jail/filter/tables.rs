@@ -126,8 +126,8 @@ const FLAGS: [i32; 3] = [libc::F_DUPFD_CLOEXEC, libc::F_GETFL, libc::F_SETFL];
 /// What the last one to hold a disk asks of it: to give up its lock.
 const UNLOCK: i32 = libc::F_OFD_SETLK;
 
-/// What a medium is asked when it is put into a drive: its flags, and its lock.
-const MEDIUM: [i32; 3] = [libc::F_GETFL, libc::F_SETFL, UNLOCK];
+/// What a medium is asked when it is put into a drive: its flags, its lock, and who holds that.
+const MEDIUM: [i32; 4] = [libc::F_GETFL, libc::F_SETFL, UNLOCK, libc::F_OFD_GETLK];
 /// What a block device is asked then: its block sizes (`linux/fs.h`, `BLKSSZGET`, `BLKPBSZGET`).
 const BLOCK_SIZES: &[u64] = &[0x1268, 0x127b];
 
@@ -175,6 +175,8 @@ pub fn of(kind: ThreadKind) -> Allowed {
                 FLASH,
                 // A medium is looked at, and its lock waited for.
                 &[libc::SYS_clock_nanosleep, libc::SYS_fstat],
+                // A disk grows; the last one to hold an image writes its tables, with the calls of flash.
+                &[libc::SYS_ftruncate],
             ],
             &[BLOCK_SIZES, KVM_MACHINE, TAP, &[KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD]],
         ),
@@ -186,6 +188,7 @@ pub fn of(kind: ThreadKind) -> Allowed {
             &[&[
                 libc::SYS_fallocate,
                 libc::SYS_fdatasync,
+                libc::SYS_ftruncate,
                 libc::SYS_io_uring_enter,
                 libc::SYS_pread64,
                 libc::SYS_preadv,

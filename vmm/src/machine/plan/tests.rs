@@ -105,6 +105,23 @@ fn every_mistake_is_refused_by_its_field() {
     refused(disk(json!({ "queue_size": 100 })), "disks[0].queue_size", "power of two");
     refused(disk(json!({ "serial": "x".repeat(21) })), "disks[0].serial", "at most 20");
     refused(disk(json!({ "id": "" })), "disks[0].id", "1 to 64");
+    let base = json!([{ "source": { "path": "/base" } }]);
+    refused(disk(json!({ "backing": base })), "disks[0].format", "said to be qcow2");
+    refused(disk(json!({ "backing": base, "format": "detect" })), "disks[0].format", "said to be qcow2");
+    let two = json!([{ "source": { "path": "/a" } }, { "source": { "path": "/b" } }]);
+    refused(
+        disk(json!({ "backing": two, "format": "qcow2" })),
+        "disks[0].backing[0].format",
+        "said to be qcow2",
+    );
+    refused(
+        disk(json!({ "backing": [{ "source": { "path": "b" } }], "format": "qcow2" })),
+        "disks[0].backing[0].source",
+        "absolute",
+    );
+    refused(disk(json!({ "overlay": { "path": "/o" }, "read_only": true })), "disks[0].overlay", "read-only");
+    let many: Vec<_> = (0..16).map(|_| json!({ "source": { "path": "/b" }, "format": "qcow2" })).collect();
+    refused(disk(json!({ "backing": many, "format": "qcow2" })), "disks[0].backing", "at most 15");
     refused(
         disk(json!({ "bandwidth_limit": { "per_second": 0 } })),
         "disks[0].bandwidth_limit.per_second",

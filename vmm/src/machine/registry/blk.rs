@@ -58,7 +58,8 @@ impl Spec for Block {
         let Self { name, image, serial, queues, queue_size, limits } = *self;
         let disk = image.open(files)?;
         let config = Config { name, disk, serial, queues, queue_size, engine: EngineKind::Auto, limits };
-        let (parts, _handle) = build(config).map_err(DeviceError::of)?;
-        Ok(Built::virtio(parts, Controls::default()))
+        let (parts, handle) = build(config).map_err(DeviceError::of)?;
+        let grow = Box::new(move |size_bytes| handle.grow(size_bytes));
+        Ok(Built::virtio(parts, Controls { grow: Some(grow), ..Controls::default() }))
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use orlop_api::device::DeviceKind;
+use orlop_disk::GrowError;
 use orlop_pci::{Bdf, Function, MsiSink};
 use orlop_scsi::Tray;
 use orlop_virtio::{Fault, Inspection, Parts, Platform, Ram, ThreadHook, VirtioPci};
@@ -143,6 +144,9 @@ pub type SetLink = Box<dyn Fn(bool) + Send>;
 /// Sets a balloon's target in bytes.
 pub type SetTarget = Box<dyn Fn(u64) + Send>;
 
+/// Makes a disk longer, to so many bytes, and tells the guest.
+pub type Grow = Box<dyn Fn(u64) -> Result<(), GrowError> + Send>;
+
 /// What the host can change of a device while it runs.
 #[derive(Default)]
 pub struct Controls {
@@ -150,6 +154,8 @@ pub struct Controls {
     pub link: Option<SetLink>,
     /// The target of a balloon.
     pub balloon: Option<SetTarget>,
+    /// The length of a disk.
+    pub grow: Option<Grow>,
 }
 
 /// Why a device cannot be built: the host's fault.
