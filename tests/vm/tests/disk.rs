@@ -152,7 +152,8 @@ async fn two_machines_do_not_write_to_one_image_but_may_read_one() {
         assert_eq!(problem.reason, Reason::HostFailure);
         assert_eq!(problem.field.as_deref(), Some("disks[0]"));
         assert!(problem.detail.contains(&disk.display().to_string()), "{}", problem.detail);
-        assert!(problem.detail.contains("in use by another process"), "{}", problem.detail);
+        let holder = format!("in use by '{}'", writer.config.name);
+        assert!(problem.detail.contains(&holder), "{}", problem.detail);
     }
     // The lock goes with its owner, however that ends.
     let directory = first.kill().await;

@@ -33,8 +33,11 @@ async fn what_needs_a_machine_is_refused_with_the_state_named() {
     let commands =
         ["boot", "pause", "resume", "power-button", "reset"].map(|name| (format!("/vm/{name}"), None));
     let target = Some(r#"{"target_bytes": 4096}"#);
-    let puts =
-        [("/vm/balloon".to_owned(), target), ("/vm/devices/net0/link".to_owned(), Some(r#"{"up": true}"#))];
+    let puts = [
+        ("/vm/balloon".to_owned(), target),
+        ("/vm/devices/net0/link".to_owned(), Some(r#"{"up": true}"#)),
+        ("/vm/devices/disk0/size".to_owned(), Some(r#"{"size_bytes": 4096}"#)),
+    ];
     for (path, body) in commands.into_iter().chain(puts) {
         let method = if body.is_some() { Method::PUT } else { Method::POST };
         let problem = document.ask(&client, (method, &path), body, 409).await;
@@ -80,7 +83,7 @@ async fn bodies_are_declared_and_bounded() {
     let vmm = Vmm::start().await;
     let client = vmm.client();
     let document = Document::of(&client).await;
-    for path in ["/vm", "/vm/balloon", "/vm/devices/net0/link"] {
+    for path in ["/vm", "/vm/balloon", "/vm/devices/net0/link", "/vm/devices/disk0/size"] {
         let form = Body { bytes: b"{}".to_vec(), content_type: "application/x-www-form-urlencoded" };
         let problem = document.ask_with(&client, (Method::PUT, path), Some(form), 415).await;
         assert_eq!(problem["reason"], "unsupported_media_type");

@@ -75,12 +75,13 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
         ask(post.clone(), &format!("/vm/{command}"), None, 409).await;
     }
     let (medium, delete) = ("/vm/devices/cd/medium", Method::DELETE);
-    for path in ["/vm", "/vm/balloon", "/vm/devices/net0/link", medium] {
+    for path in ["/vm", "/vm/balloon", "/vm/devices/net0/link", "/vm/devices/disk0/size", medium] {
         ask(put.clone(), path, Some("{"), 400).await;
         let form = orlop_client::Body { bytes: vec![], content_type: "text/plain" };
         document.ask_with(&client, (put.clone(), path), Some(form), 415).await;
     }
     ask(put.clone(), "/vm/devices/net0/link", Some(r#"{"up":true}"#), 409).await;
+    ask(put.clone(), "/vm/devices/disk0/size", Some(r#"{"size_bytes":4096}"#), 409).await;
     ask(put.clone(), "/vm/balloon", Some(r#"{"target_bytes":0}"#), 409).await;
     ask(put.clone(), medium, Some(r#"{"fd":"iso"}"#), 409).await;
     ask(delete.clone(), medium, None, 409).await;
@@ -115,6 +116,8 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
     ask(delete.clone(), "/vm/devices/dvd/medium", None, 404).await;
     ask(delete.clone(), "/vm/devices/net0/medium", None, 409).await;
     ask(delete.clone(), &format!("{medium}?force=true"), None, 204).await;
+    ask(put.clone(), "/vm/devices/net0/size", Some(r#"{"size_bytes":4096}"#), 409).await;
+    ask(put.clone(), "/vm/devices/disk9/size", Some(r#"{"size_bytes":4096}"#), 404).await;
     for command in ["power-button", "pause", "resume", "reset"] {
         ask(post.clone(), &format!("/vm/{command}"), None, 204).await;
     }
