@@ -9,7 +9,7 @@ use crate::load::net::{self, Direction};
 use crate::load::{DONE, DURATION, RESULT};
 use crate::report::Row;
 use crate::setup::{GUEST_ADDRESS, Setup};
-use crate::vmm::Vmm;
+use crate::vmm::{Drive, Vmm};
 
 /// Series by name.
 type Series = BTreeMap<String, Vec<f64>>;
@@ -62,7 +62,7 @@ pub fn measure(setup: &Setup, runs: usize, wanted: &dyn Fn(&str) -> bool) -> any
 fn once(setup: &Setup, vmm: Vmm, wanted: Wanted) -> anyhow::Result<Vec<(String, f64)>> {
     let block_runs = u8::from(wanted.block);
     let script = format!(
-        "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up; bench-load /dev/vda {block_runs}"
+        "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up; bench-load /dev/vda {block_runs} all"
     );
     let mut guest = Guest::start(vmm.command(setup, Some(&script))?)?;
     guest.wait_for(DONE)?;
@@ -74,6 +74,14 @@ fn once(setup: &Setup, vmm: Vmm, wanted: Wanted) -> anyhow::Result<Vec<(String, 
         }
     }
     Ok(found)
+}
+
+/// Measures the block device alone on `drive`, with the patterns that `which` names: `all`, or those that `read`.
+pub fn block(setup: &Setup, vmm: Vmm, drive: Drive, which: &str) -> anyhow::Result<Vec<(String, f64)>> {
+    let script = format!("bench-load /dev/vda 1 {which}");
+    let mut guest = Guest::start(vmm.command_on(setup, Some(&script), drive)?)?;
+    guest.wait_for(DONE)?;
+    Ok(results(guest.said()))
 }
 
 /// The results among what a guest said.

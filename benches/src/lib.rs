@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod exits;
+pub mod formats;
 pub mod guest;
 pub mod io;
 pub mod load;

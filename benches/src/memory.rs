@@ -7,25 +7,35 @@ use anyhow::{Context, ensure};
 use crate::guest::{COMMANDS, Guest, with_patience};
 use crate::report::Row;
 use crate::setup::{MEMORY_MIB, Setup};
-use crate::vmm::Vmm;
+use crate::vmm::{Drive, Vmm};
 
 /// Measures when the guest's drivers are loaded.
 pub fn measure(setup: &Setup, runs: usize) -> anyhow::Result<Vec<Row>> {
+    Ok(vec![beside("memory", setup, runs, &|| Ok(Drive::raw(&setup.disk)))?])
+}
+
+/// The same on a disk of its own for every machine, as the row `name`.
+pub fn beside(
+    name: &str,
+    setup: &Setup,
+    runs: usize,
+    drive: &dyn Fn() -> anyhow::Result<Drive>,
+) -> anyhow::Result<Row> {
     let vmms = [Vmm::Orlop, Vmm::QemuMicrovm];
     let mut mib = [const { Vec::new() }; 2];
     for _ in 0..runs {
         for (vmm, series) in vmms.into_iter().zip(&mut mib) {
             series.push(with_patience(|| {
-                once(setup, vmm).with_context(|| format!("memory of {}", vmm.name()))
+                once(setup, vmm, drive()?).with_context(|| format!("memory of {}", vmm.name()))
             })?);
         }
     }
     let [ours, qemu] = &mib;
-    Ok(vec![Row::new("memory", "MiB", ours, Vmm::QemuMicrovm.name(), qemu)])
+    Ok(Row::new(name, "MiB", ours, Vmm::QemuMicrovm.name(), qemu))
 }
 
-fn once(setup: &Setup, vmm: Vmm) -> anyhow::Result<f64> {
-    let mut guest = Guest::start(vmm.command(setup, None)?)?;
+fn once(setup: &Setup, vmm: Vmm, drive: Drive) -> anyhow::Result<f64> {
+    let mut guest = Guest::start(vmm.command_on(setup, None, drive)?)?;
     guest.wait_for(COMMANDS)?;
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", guest.process_id()))?;
     Ok(beside_guest_kib(&smaps, MEMORY_MIB << 10)? as f64 / 1024.0)

@@ -47,6 +47,10 @@ impl Row {
             ("boot", "QEMU microvm") => "≤ 0.70",
             ("boot", "bare KVM") => "≤ 1.15",
             ("memory", _) => "ours ≤ 6 MiB",
+            ("memory-overlay", _) => "ours ≤ 8 MiB",
+            (name, _) if ["qcow2", "overlay", "compressed"].iter().any(|kind| name.starts_with(kind)) => {
+                "≥ 1.0"
+            }
             (name, _) if name.starts_with("block") || name.starts_with("net") => "≥ 1.0",
             _ => "",
         }

@@ -25,6 +25,55 @@ pub enum Vmm {
     BareKvm,
 }
 
+/// The disk of the machine under test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drive {
+    /// The image.
+    pub image: PathBuf,
+    /// Its format, `raw` or `qcow2`.
+    pub format: &'static str,
+    /// The raw image that it is an overlay over.
+    pub backing: Option<PathBuf>,
+    /// The guest only reads it.
+    pub read_only: bool,
+}
+
+impl Drive {
+    /// A raw disk that the guest may write.
+    pub fn raw(image: &Path) -> Self {
+        Self { image: image.to_owned(), format: "raw", backing: None, read_only: false }
+    }
+
+    /// As our configuration names it.
+    fn ours(&self) -> Value {
+        let backing: Vec<Value> =
+            self.backing.iter().map(|path| json!({ "source": { "path": path }, "format": "raw" })).collect();
+        json!({
+            "id": "disk0",
+            "source": { "path": self.image },
+            "format": self.format,
+            "backing": backing,
+            "read_only": self.read_only,
+            "direct": true,
+        })
+    }
+
+    /// As QEMU's `-blockdev` names it; a backing image is found by its name in the header.
+    fn qemu(&self) -> String {
+        let file = format!("filename={}", self.image.display());
+        let read_only = if self.read_only { "on" } else { "off" };
+        match self.format {
+            "raw" => format!(
+                "driver=file,node-name=disk0,{file},aio=io_uring,cache.direct=on,read-only={read_only}"
+            ),
+            format => format!(
+                "driver={format},node-name=disk0,cache.direct=on,discard=unmap,read-only={read_only},\
+                 file.driver=file,file.{file},file.aio=io_uring,file.cache.direct=on"
+            ),
+        }
+    }
+}
+
 impl Vmm {
     /// Its name in tables.
     pub fn name(self) -> &'static str {
@@ -39,11 +88,17 @@ impl Vmm {
     /// The command that starts the guest, its serial port on standard output. With a `script` the guest runs that, with the
     /// load generator at hand; otherwise it waits for commands.
     pub fn command(self, setup: &Setup, script: Option<&str>) -> anyhow::Result<Command> {
+        self.command_on(setup, script, Drive::raw(&setup.disk))
+    }
+
+    /// The same with another disk.
+    pub fn command_on(self, setup: &Setup, script: Option<&str>, drive: Drive) -> anyhow::Result<Command> {
         let guest = match script {
-            None => Guest { initramfs: &setup.initramfs, cmdline: CMDLINE.to_owned() },
+            None => Guest { initramfs: &setup.initramfs, cmdline: CMDLINE.to_owned(), drive },
             Some(script) => Guest {
                 initramfs: &setup.load_initramfs,
                 cmdline: format!("{CMDLINE} orlop.run=\"{script}\""),
+                drive,
             },
         };
         match self {
@@ -59,6 +114,7 @@ impl Vmm {
 struct Guest<'a> {
     initramfs: &'a Path,
     cmdline: String,
+    drive: Drive,
 }
 
 /// Where our API listens.
@@ -76,7 +132,7 @@ fn config(setup: &Setup, guest: &Guest) -> Value {
             "initramfs": { "path": guest.initramfs },
             "cmdline": guest.cmdline,
         } },
-        "disks": [{ "id": "disk0", "source": { "path": setup.disk }, "direct": true }],
+        "disks": [guest.drive.ours()],
         "nets": [{ "id": "net0", "tap": { "name": setup.tap.name }, "mac": GUEST_MAC }],
         "rng": {},
     })
@@ -113,10 +169,7 @@ fn qemu(setup: &Setup, machine: &str, guest: &Guest) -> Command {
         .args(["-append", &guest.cmdline])
         .args(["-object", "iothread,id=io0"])
         .arg("-blockdev")
-        .arg(format!(
-            "driver=file,node-name=disk0,filename={},aio=io_uring,cache.direct=on",
-            setup.disk.display()
-        ));
+        .arg(guest.drive.qemu());
     command
 }
 

@@ -1,4 +1,4 @@
-//! The guest's end of the I/O benchmarks: `bench-load DEVICE RUNS` measures the block device, then serves the network.
+//! The guest's end of the I/O benchmarks: `bench-load DEVICE RUNS all|read` measures the block device, then serves the network.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -9,12 +9,12 @@ use orlop_benches::load::{DONE, DURATION, RESULT, net};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [device, runs] = arguments.as_slice() else {
-        bail!("usage: bench-load DEVICE RUNS");
+    let [device, runs, which] = arguments.as_slice() else {
+        bail!("usage: bench-load DEVICE RUNS all|read");
     };
     let runs: usize = runs.parse().context("RUNS is not a number")?;
     for _ in 0..runs {
-        for pattern in PATTERNS {
+        for pattern in PATTERNS.into_iter().filter(|pattern| which == "all" || !pattern.write) {
             let rate = Load::open(Path::new(device), pattern)?.run(DURATION)?;
             println!("{RESULT}{} {rate:.2}", pattern.name);
         }

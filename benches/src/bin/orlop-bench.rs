@@ -6,16 +6,16 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use orlop_benches::setup::Setup;
-use orlop_benches::{boot, exits, io, memory, plot, report, start};
+use orlop_benches::{boot, exits, formats, io, memory, plot, report, start};
 
 /// The names that may be asked for.
-const NAMES: [&str; 6] = ["start", "boot", "memory", "exits", "block", "net"];
+const NAMES: [&str; 7] = ["start", "boot", "memory", "exits", "block", "formats", "net"];
 
 /// Measures Orlop beside QEMU and bare KVM.
 #[derive(Debug, Parser)]
 #[command(name = "orlop-bench")]
 struct Arguments {
-    /// What to measure: start, boot, memory, exits, block, net; everything when none is named.
+    /// What to measure: start, boot, memory, exits, block, formats, net; everything when none is named.
     names: Vec<String>,
     /// How often each is measured; medians are shown.
     #[arg(long, default_value_t = 5)]
@@ -57,6 +57,10 @@ fn main() -> anyhow::Result<ExitCode> {
     if wanted("block") || wanted("net") {
         eprintln!("disk and network …");
         rows.extend(io::measure(&setup, runs, &wanted)?);
+    }
+    if wanted("formats") {
+        eprintln!("image formats …");
+        rows.extend(formats::measure(&setup, runs)?);
     }
     let table = report::table(&rows);
     print!("{table}");
