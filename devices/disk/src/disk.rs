@@ -102,7 +102,7 @@ impl Disk {
     }
 
     fn raw(host: HostFile) -> Result<Self, OpenError> {
-        host.fill_up()?;
+        host.whole()?;
         Ok(Self { layer: Layer::Raw(Arc::new(host)), backing: None })
     }
 

@@ -100,21 +100,16 @@ impl HostFile {
         })
     }
 
-    /// Makes the whole file a disk by itself: its last block is filled up with zeroes, in the file when it is writable,
-    /// only for the reader when it is not.
-    pub(crate) fn fill_up(&self) -> Result<(), OpenError> {
+    /// Makes the whole file a disk by itself. What its last block lacks reads as zeroes; a file that may be written has
+    /// to be made of whole blocks.
+    pub(crate) fn whole(&self) -> Result<(), OpenError> {
         let length = self.size_bytes();
         let size_bytes = length.checked_next_multiple_of(u64::from(self.block_bytes));
         let size_bytes =
             size_bytes.filter(|_| length > 0).ok_or_else(|| OpenError::Empty(self.path.clone()))?;
         if size_bytes != length && !self.read_only && !self.is_device {
-            let fails = |source| OpenError::System {
-                path: self.path.clone(),
-                what: "fill up the last block of",
-                source,
-            };
-            self.file.set_len(size_bytes).map_err(fails)?;
-            self.set_stored_bytes(size_bytes);
+            let (path, block_bytes) = (self.path.clone(), self.block_bytes);
+            return Err(OpenError::Ragged { path, length_bytes: length, block_bytes });
         }
         self.size_bytes.store(size_bytes, Ordering::Release);
         Ok(())

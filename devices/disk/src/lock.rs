@@ -86,7 +86,8 @@ fn holders(file: &File) -> String {
 fn names(file: &File) -> Vec<String> {
     let mut names = Vec::new();
     // The kernel tells of one lock in a range, not of the first: what is before and after it is asked again.
-    let mut ranges = Vec::from([0..SLOTS]);
+    let mut ranges = Vec::new();
+    ranges.push(0..SLOTS);
     while let Some(range) = ranges.pop() {
         let (start, len) = (NAMES + range.start * SLOT_BYTES, (range.end - range.start) * SLOT_BYTES);
         let Ok(Some(at)) = sys::locked_at(file, start, len) else { continue };

@@ -36,6 +36,19 @@ pub enum OpenError {
     /// Not one byte.
     #[error("disk image {0} is empty")]
     Empty(PathBuf),
+    /// A file to be written that is not made of whole blocks: filling it up would change what may be no disk at all.
+    #[error(
+        "disk image {path} has {length_bytes} bytes, which are not whole blocks of {block_bytes}; attach it read-only, or \
+         fill it up (truncate -s %{block_bytes})"
+    )]
+    Ragged {
+        /// The image.
+        path: PathBuf,
+        /// Its length in bytes.
+        length_bytes: u64,
+        /// Its block in bytes.
+        block_bytes: u32,
+    },
     /// Another process has it.
     #[error("disk image {path} is in use by {holders}, which {how} it")]
     Locked {

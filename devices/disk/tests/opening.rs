@@ -27,6 +27,17 @@ fn an_image_is_measured() {
 }
 
 #[test]
+fn a_file_without_whole_blocks_is_never_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notes");
+    std::fs::write(&path, "my notes").unwrap();
+    let error = Disk::open(&path, WRITABLE).unwrap_err();
+    assert!(matches!(error, OpenError::Ragged { length_bytes: 8, block_bytes: 512, .. }), "{error}");
+    assert_eq!(Disk::open(&path, READ_ONLY).unwrap().size_bytes(), 512);
+    assert_eq!(std::fs::read(&path).unwrap(), b"my notes");
+}
+
+#[test]
 fn a_second_writer_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = image(dir.path(), "root.raw", 4096);

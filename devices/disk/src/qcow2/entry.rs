@@ -146,7 +146,7 @@ mod tests {
         for order in 0..7 {
             let mut block = vec![0; 512];
             let largest = if order == 6 { u64::MAX } else { (1 << (1 << order)) - 1 };
-            let count = 512 * 8 >> order;
+            let count = (512 * 8) >> order;
             assert!(set_refcount(&mut block, 3, order, largest));
             assert_eq!(refcount(&block, 3, order), Some(largest));
             assert_eq!((refcount(&block, 2, order), refcount(&block, 4, order)), (Some(0), Some(0)));
