@@ -60,6 +60,8 @@ pub async fn open(want: &FileWant, images: &mut Images) -> Result<File, FileErro
         FileWant::Existing { path, writable, field } => OpenOptions::new()
             .read(true)
             .write(*writable)
+            // Opening a pipe would wait for its other end.
+            .custom_flags(libc::O_NONBLOCK)
             .open(path)
             .map_err(|source| named(field, path, source)),
         FileWant::Inside { directory, path, field } => {
@@ -102,9 +104,16 @@ fn named(field: &str, path: &Path, source: io::Error) -> FileError {
 fn inside(directory: &Path, path: &Path) -> io::Result<File> {
     let directory = File::open(directory)?;
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    Ok(File::from(openat2(&directory, path, how)?))
+    let file = match openat2(&directory, path, how) {
+        Err(Errno::EXDEV) => return Err(io::Error::other("a link leads out of the image")),
+        opened => File::from(opened?),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    Ok(file)
 }
 
 fn create_if_absent(path: &Path, len_bytes: u64) -> io::Result<File> {
@@ -191,7 +200,17 @@ mod tests {
         };
         assert!(open(&want("kernel")).await.is_ok());
         assert!(open(&want("in")).await.is_ok());
-        assert!(open(&want("out")).await.unwrap_err().to_string().starts_with("spec.x: "));
+        let out = open(&want("out")).await.unwrap_err().to_string();
+        assert!(out.starts_with("spec.x: ") && out.ends_with("a link leads out of the image"), "{out}");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_is_no_kernel_and_nobody_waits_for_its_other_end() {
+        let image = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&image.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let want =
+            FileWant::Inside { directory: image.path().to_owned(), path: "pipe".into(), field: "f".into() };
+        assert!(open(&want).await.unwrap_err().to_string().ends_with("/pipe: not a file"));
     }
 
     #[tokio::test]

@@ -48,7 +48,7 @@ pub enum ImageError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A disk in a format that the VMM does not take.
-    #[error("the disk of image {image} is in the {format} format; only raw is carried out so far")]
+    #[error("the disk of image {image} is in the {format} format; the formats of disks are raw and qcow2")]
     Format {
         /// The image.
         image: String,
@@ -93,13 +93,7 @@ impl Images {
         let base =
             self.get(want).await?.disk(path).map_err(|error| ImageError::Open(want.name.clone(), error))?;
         let copy = |error| ImageError::Copy(want.name.clone(), error);
-        // Nobody has written to it yet: from now on the guest could make it look like another format.
-        let format = match detect(&base).map_err(copy)? {
-            Format::Raw => None,
-            Format::Qcow2 => Some("qcow2"),
-            Format::Other(name) => Some(name),
-        };
-        if let Some(format) = format {
+        if let Format::Other(format) = detect(&base).map_err(copy)? {
             return Err(ImageError::Format { image: want.name.clone(), format });
         }
         if writable { writable_copy(&base, &root()).map_err(copy) } else { Ok(base) }

@@ -45,6 +45,12 @@ pub enum InstanceError {
     /// None by that name runs.
     #[error("no VM {0} is running here: see orlop-agent list")]
     NotRunning(String),
+    /// Somebody else could change what is in there.
+    #[error(
+        "{0} belongs to another user, can be written by others, or is a link: remove it, or give another directory in \
+         $ORLOP_RUN_DIR"
+    )]
+    Unsafe(PathBuf),
     /// Its socket's path would not fit.
     #[error(
         "the name is too long: the socket {path} would have {len} bytes of at most {SOCKET_PATH_MAX_BYTES}"
@@ -67,6 +73,16 @@ pub enum InstanceError {
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> InstanceError + '_ {
     move |source| InstanceError::Io { path: path.to_owned(), source }
+}
+
+/// Refuses a directory that others can write to, and a link that leads to one.
+fn is_ours(directory: &Path) -> Result<(), InstanceError> {
+    let found = fs::symlink_metadata(directory).map_err(at(directory))?;
+    let writable_by_others = found.mode() & 0o022 != 0;
+    if found.is_dir() && found.uid() == geteuid().as_raw() && !writable_by_others {
+        return Ok(());
+    }
+    Err(InstanceError::Unsafe(directory.to_owned()))
 }
 
 /// Where instances live: `$ORLOP_RUN_DIR`, else `/run/orlop` for root, else `$XDG_RUNTIME_DIR/orlop`.
@@ -145,6 +161,7 @@ impl Place {
                 builder
             };
             builder().create(&self.directory).map_err(at(&self.directory))?;
+            self.directory.parent().into_iter().chain([self.directory.as_path()]).try_for_each(is_ours)?;
             let path = self.directory.join(LOCK);
             let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&path) {
                 Ok(file) => file,
@@ -219,6 +236,8 @@ pub fn list() -> Result<Vec<Record>, InstanceError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn place(directory: &Path) -> Place {
@@ -258,6 +277,21 @@ mod tests {
         };
         claim.publish(&record).unwrap();
         assert_eq!(place.running().unwrap(), record);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_change_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let elsewhere = root.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let link = place(root.path());
+        std::os::unix::fs::symlink(&elsewhere, link.directory()).unwrap();
+        assert!(matches!(link.claim(), Err(InstanceError::Unsafe(_))));
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(place(&open).claim(), Err(InstanceError::Unsafe(_))));
+        assert!(fs::read_dir(&elsewhere).unwrap().next().is_none());
     }
 
     #[test]

@@ -34,7 +34,7 @@ Examples:
   orlop-agent stop debian                                           power button, then the end
   orlop-agent image import quay.io/containerdisks/debian:12         fetch a container disk; see image import --help
 
-Where runs live: $ORLOP_RUN_DIR, else /run/orlop (root) or $XDG_RUNTIME_DIR/orlop.";
+Where runs live: $ORLOP_RUN_DIR, else /run/orlop (root), $XDG_RUNTIME_DIR/orlop or /tmp/orlop-UID.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -93,10 +93,19 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("orlop-agent: {error:#}");
+            eprintln!("orlop-agent: {}", sentence(&error));
             ExitCode::from(exit::FAILED)
         }
     }
+}
+
+/// An error with its causes, each said once: many say their cause themselves.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        said if said.ends_with(&cause) => said.to_owned(),
+        said => format!("{said}: {cause}"),
+    })
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<u8> {

@@ -1,5 +1,6 @@
 //! `orlop-vmm run`: one machine from a file, its serial console here.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use orlop_api::config::VmConfig;
 
+use crate::cli::read_bounded;
 use crate::exit;
 use crate::process::{Process, ProcessArgs};
 use crate::server::Socket;
@@ -30,7 +32,8 @@ pub struct RunArgs {
 /// Runs the machine until it has ended; its end is the process's exit code.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let path = args.config.display();
-    let text = std::fs::read(&args.config).with_context(|| format!("cannot read {path}"))?;
+    let text =
+        File::open(&args.config).and_then(read_bounded).with_context(|| format!("cannot read {path}"))?;
     let config: VmConfig =
         match serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text)) {
             Ok(config) => config,

@@ -15,6 +15,9 @@ use crate::plan::RunPlan;
 use crate::terminal::{self, Left};
 use crate::vmm;
 
+/// How long the VMM may take to answer somebody who wants it to end at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 /// Waits for the end of the machine with its console on this terminal. SIGINT, SIGTERM and SIGHUP ask the guest to power
 /// off and end the machine after its grace period; a second one ends it at once.
 pub async fn supervise(plan: &RunPlan, place: &Place, client: &Client, process: &mut Child) -> Result<u8> {
@@ -29,7 +32,13 @@ pub async fn supervise(plan: &RunPlan, place: &Place, client: &Client, process: 
             tokio::select! {
                 ended = process.wait() => status = Some(ended?),
                 () = &mut console, if !console_done => console_done = true,
-                done = &mut stop, if !stop_done => { stop_done = true; done?; }
+                done = &mut stop, if !stop_done => {
+                    stop_done = true;
+                    if !done? {
+                        eprintln!("\r\n{}: its VMM is killed", place.display);
+                        process.start_kill()?;
+                    }
+                }
                 () = &mut reset, if !reset_done => reset_done = true,
             }
         }
@@ -62,7 +71,8 @@ async fn show_console(place: &Place, client: &Client) {
     }
 }
 
-async fn stop_on_signal(plan: &RunPlan, place: &Place, client: &Client) -> Result<()> {
+/// Says whether the machine is over or about to be; else only the end of its process is left.
+async fn stop_on_signal(plan: &RunPlan, place: &Place, client: &Client) -> Result<bool> {
     let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .map(signal)
         .into_iter()
@@ -72,12 +82,13 @@ async fn stop_on_signal(plan: &RunPlan, place: &Place, client: &Client) -> Resul
         "\r\n{}: asked to power off, at most {} s; once more ends it at once",
         place.display, plan.grace_period_seconds
     );
-    let ended = tokio::select! {
-        ended = power_off(client, Duration::from_secs(plan.grace_period_seconds)) => ended.map(|_| ()),
-        () = next(&mut signals) => client.shutdown().await,
-    };
-    // Where the API does not answer the machine ends with this process.
-    ended.map_err(Into::into)
+    Ok(tokio::select! {
+        ended = power_off(client, Duration::from_secs(plan.grace_period_seconds)) => ended.is_ok(),
+        () = next(&mut signals) => {
+            let ended = tokio::time::timeout(AT_ONCE, client.shutdown()).await;
+            ended.is_ok_and(|ended| ended.is_ok())
+        }
+    })
 }
 
 async fn next(signals: &mut [tokio::signal::unix::Signal]) {

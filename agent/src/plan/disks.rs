@@ -38,6 +38,11 @@ pub fn plan(
         let volume_path = format!("spec.volumes[{number}]");
         match volumes::file(volume, target.read_only, around, &volume_path) {
             Ok(Some((want, read_only))) => {
+                // No guest has written to a disk that comes out of an image: only there may its format be looked for.
+                let format = match want {
+                    FileWant::ImageDisk { .. } => ImageFormat::Detect,
+                    _ => ImageFormat::Raw,
+                };
                 let id = format!("disk-{}", disk.name);
                 files.insert(id.clone(), want);
                 disks.push(DiskConfig {
@@ -45,7 +50,7 @@ pub fn plan(
                     source: FileSource::Fd(id),
                     bus: target.bus,
                     cdrom: target.cdrom,
-                    format: ImageFormat::Raw,
+                    format,
                     backing: Vec::new(),
                     overlay: None,
                     read_only,

@@ -19,6 +19,12 @@ use super::{FileWant, Refusal, volumes};
 
 /// Guest memory is a whole number of pages.
 const PAGE_BYTES: u64 = 4096;
+/// What a guest may have of it, in bytes.
+const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// The most vCPUs of a machine.
+const VCPUS_MAX: u64 = 64;
+/// The longest command line of a kernel, in bytes, with what is added to it (Linux: COMMAND_LINE_SIZE less its NUL).
+const CMDLINE_MAX_BYTES: usize = 2047;
 /// KubeVirt's serial console, on the guest's side.
 const CONSOLE_ARGUMENT: &str = "console=ttyS0";
 /// Where Debian's packages `seabios` and `ovmf` have their firmware.
@@ -43,6 +49,12 @@ pub fn plan(
     let devices = &domain.devices;
     check_choices(spec, refusals);
     let topology = domain.topology();
+    let vcpus =
+        [topology.sockets, topology.cores, topology.threads].map(u64::from).into_iter().product::<u64>();
+    if vcpus > VCPUS_MAX {
+        let reason = format!("{vcpus} vCPUs (sockets × cores × threads): at most {VCPUS_MAX} are possible");
+        refusals.push(Refusal::new("spec.domain.cpu", reason));
+    }
     let serial = devices.autoattach_serial_console.unwrap_or(true);
     VmConfig {
         name: String::new(),
@@ -111,6 +123,12 @@ fn memory(spec: &VirtualMachineInstanceSpec, refusals: &mut Vec<Refusal>) -> Mem
             0
         }
         Some(quantity) => match quantity::bytes(quantity) {
+            Ok(bytes) if !MEMORY_BYTES.contains(&bytes) => {
+                let reason =
+                    format!("{bytes} bytes: a guest has 1Mi to 1Ti; units are written as in 512Mi or 4Gi");
+                refusals.push(Refusal::new(path, reason));
+                0
+            }
             // KubeVirt's users write 1024M; a guest's memory is whole pages.
             Ok(bytes) => bytes / PAGE_BYTES * PAGE_BYTES,
             Err(error) => {
@@ -256,14 +274,26 @@ fn kernel(
         refusals.push(Refusal::new(path, reason));
     }
     let arguments = boot.kernel_args.as_deref().unwrap_or("");
+    let cmdline = if serial && !arguments.contains("console=") {
+        format!("{arguments} {CONSOLE_ARGUMENT}").trim_start().to_owned()
+    } else {
+        arguments.to_owned()
+    };
+    let field = "spec.domain.firmware.kernelBoot.kernelArgs";
+    if cmdline.len() > CMDLINE_MAX_BYTES {
+        let reason = format!(
+            "a command line of {} bytes is too long; at most {CMDLINE_MAX_BYTES} are possible",
+            cmdline.len()
+        );
+        refusals.push(Refusal::new(field, reason));
+    }
+    if cmdline.contains(|c: char| c.is_control()) {
+        refusals.push(Refusal::new(field, "a command line is one line, without control characters"));
+    }
     KernelConfig {
         kernel: kernel.unwrap_or(FileSource::Fd("kernel".into())),
         initramfs,
-        cmdline: if serial && !arguments.contains("console=") {
-            format!("{arguments} {CONSOLE_ARGUMENT}").trim_start().to_owned()
-        } else {
-            arguments.to_owned()
-        },
+        cmdline,
         protocol: BootProtocol::Auto,
     }
 }

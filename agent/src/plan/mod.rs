@@ -30,7 +30,7 @@ pub use nets::tap_name;
 use volumes::Around;
 
 /// Grace period where the manifest says nothing, in seconds (KubeVirt's default).
-const GRACE_PERIOD_SECONDS: u64 = 30;
+const GRACE_PERIOD_SECONDS: i64 = 30;
 /// Longest label of a host name (RFC 1123).
 const HOST_NAME_MAX_CHARS: usize = 63;
 /// Annotations that name an instance type.
@@ -244,6 +244,12 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
     if let BootConfig::Firmware(firmware) = &mut machine.boot {
         firmware.boot_order = boot_order;
     }
+    let grace_period = spec.termination_grace_period_seconds.unwrap_or(GRACE_PERIOD_SECONDS);
+    let grace_period_seconds = u64::try_from(grace_period).unwrap_or_else(|_| {
+        let reason = format!("{grace_period} is less than 0");
+        refusals.push(Refusal::new("spec.terminationGracePeriodSeconds", reason));
+        0
+    });
     if !refusals.is_empty() {
         return Err(PlanError::Refused(refusals));
     }
@@ -256,9 +262,7 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
         config: machine,
         files,
         nets,
-        grace_period_seconds: spec
-            .termination_grace_period_seconds
-            .map_or(GRACE_PERIOD_SECONDS, |seconds| u64::try_from(seconds).unwrap_or(0)),
+        grace_period_seconds,
         start_paused: spec.start_strategy == Some(StartStrategy::Paused),
         end_on_reset: spec.domain.reboot_policy == Some(orlop_crd::domain::RebootPolicy::Terminate),
     })

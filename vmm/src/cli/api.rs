@@ -1,6 +1,7 @@
 //! `orlop-vmm api`: speaks to a running VMM, for people and scripts.
 
-use std::io::{IsTerminal, Read, Write};
+use std::fs::File;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use hyper::Method;
 use orlop_api::BASE;
 use orlop_client::{Answer, Body, Client};
 
-use super::console;
+use super::{console, read_bounded};
 
 /// Arguments of `orlop-vmm api`.
 #[derive(Debug, clap::Args)]
@@ -106,11 +107,11 @@ async fn request(
 
 fn read_body(body: &str) -> anyhow::Result<Body> {
     let bytes = match body.strip_prefix('@') {
-        Some(file) => std::fs::read(file).with_context(|| format!("cannot read the body from {file}"))?,
+        Some(file) => File::open(file)
+            .and_then(read_bounded)
+            .with_context(|| format!("cannot read the body from {file}"))?,
         None if body == "-" => {
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).context("cannot read the body from standard input")?;
-            bytes
+            read_bounded(std::io::stdin().lock()).context("cannot read the body from standard input")?
         }
         None => body.as_bytes().to_vec(),
     };

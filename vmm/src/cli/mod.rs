@@ -4,11 +4,13 @@ mod api;
 mod console;
 pub mod fds;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use orlop_api::BODY_MAX_BYTES;
 
+use crate::machine::chain;
 use crate::{exit, run, serve, server};
 
 const EXAMPLES: &str = "\
@@ -69,9 +71,19 @@ pub fn main() -> ExitCode {
         Command::Openapi => openapi(),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("orlop-vmm: {error:#}");
+        eprintln!("orlop-vmm: {}", chain(error.as_ref()));
         ExitCode::from(exit::FAILED)
     })
+}
+
+/// All of `from`, as long as it is no longer than a request's body may be.
+pub fn read_bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = BODY_MAX_BYTES as u64;
+    if from.take(most + 1).read_to_end(&mut bytes)? as u64 > most {
+        return Err(std::io::Error::other(format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn openapi() -> anyhow::Result<ExitCode> {

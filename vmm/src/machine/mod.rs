@@ -120,7 +120,7 @@ pub fn start(setup: Setup) -> Result<(Handle, Driver), StartError> {
 }
 
 /// An error with its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
