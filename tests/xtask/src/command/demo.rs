@@ -23,12 +23,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// The directories that the samples name: images that guests boot, and a disk that this guest may write to.
 const PREPARE: &str = "
-    mkdir -p /var/lib/orlop/images /var/lib/orlop/disks
-    if [ \"${ORLOP_VIRTUAL_NODE:-}\" ]; then
-        mkdir -p \"$ORLOP_SCRATCH/disks\"
-        mount --bind \"$ORLOP_IMAGES\" /var/lib/orlop/images
-        mount --bind \"$ORLOP_SCRATCH/disks\" /var/lib/orlop/disks
-    else
+    if [ -z \"${ORLOP_VIRTUAL_NODE:-}\" ]; then
+        mkdir -p /var/lib/orlop/images /var/lib/orlop/disks
         cp --update --sparse=always \"$ORLOP_IMAGES\"/* /var/lib/orlop/images/
     fi
     [ -e /var/lib/orlop/disks/debian.raw ] ||
@@ -37,7 +33,8 @@ const PREPARE: &str = "
 /// Boot the sample, an unmodified Debian, to its login prompt and hand over its console
 ///
 /// Builds the product, prepares the guest image and, where this machine has no KVM of its own, a virtual node, and carries out
-/// deploy/samples/debian.yaml with `orlop-agent run`. Log in as debian with the password orlop; leave the console with Ctrl-].
+/// deploy/samples/debian.yaml with `orlop-agent run`. Log in as debian with the password orlop; Ctrl-] leaves the console, and
+/// Ctrl-C then stops the machine. A virtual node ends with its demo: for more, run the samples in `cargo xtask node`.
 #[derive(Args)]
 pub struct Arguments {
     /// Power the guest off at its prompt and exit with 0, having said what each step took
