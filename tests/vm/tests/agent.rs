@@ -279,6 +279,26 @@ fn a_run_in_the_background_is_listed_reached_and_stopped() {
 }
 
 #[test]
+fn a_machine_whose_vmm_hangs_is_killed() {
+    let place = Place::new();
+    let before = surroundings();
+    let manifest = place.small("hung");
+    assert!(place.output(&["run", "--detach", manifest.to_str().unwrap()]).status.success());
+    let list = String::from_utf8(place.output(&["list"]).stdout).unwrap();
+    let row: Vec<&str> = list.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(row[..2], ["hung", "running"], "{list}");
+    assert!(Command::new("kill").args(["-STOP", row[2]]).status().unwrap().success());
+    let list = String::from_utf8(place.output(&["list"]).stdout).unwrap();
+    assert!(list.contains("unreachable"), "{list}");
+    let stop = place.output(&["stop", "hung"]);
+    assert!(stop.status.success() && stderr(&stop).contains("killed it"), "{}", stderr(&stop));
+    wait_for_nothing_left(&before);
+    wait_until("its directory is gone", || {
+        if is_empty(&place.path("run")) { Ok(()) } else { Err(format!("{}", place.path("run").display())) }
+    });
+}
+
+#[test]
 fn a_killed_run_leaves_nothing_behind() {
     let place = Place::new();
     let before = surroundings();

@@ -233,15 +233,38 @@ async fn a_kernel_comes_out_of_an_image_and_a_disk_from_its_path() {
             assert!(refused.contains(said), "{refused}");
         }
     }
-    let qcow2 = [b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 504]].concat();
-    TestImage::disk(&qcow2, Packing::Gzip).write_layout(&place.path("qcow2"), "v1").unwrap();
-    let volume = format!("containerDisk: {{image: 'oci:{}'}}", place.path("qcow2").display());
-    let manifest = place.manifest("qcow2", "true", &[("a", &volume)], "");
+    let packed = [b"\xfd7zXZ\0\0\x04".as_slice(), &[0; 504]].concat();
+    TestImage::disk(&packed, Packing::Gzip).write_layout(&place.path("packed"), "v1").unwrap();
+    let volume = format!("containerDisk: {{image: 'oci:{}'}}", place.path("packed").display());
+    let manifest = place.manifest("packed", "true", &[("a", &volume)], "");
     let refused = place.refused(&format!("run {}", manifest.display())).await;
     assert!(
-        refused.contains("spec.volumes[0].containerDisk: ") && refused.contains("qcow2 format"),
+        refused.contains("spec.volumes[0].containerDisk: ") && refused.contains("xz format"),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn a_container_disk_in_qcow2_is_what_qemu_img_put_into_it() {
+    let place = Place::new();
+    let (raw, qcow2) = (place.path("raw"), place.path("qcow2"));
+    host(&format!(
+        "head -c 3M /dev/urandom >{0} && truncate -s 8M {0} && qemu-img convert -c -O qcow2 {0} {1}",
+        raw.display(),
+        qcow2.display()
+    ))
+    .await;
+    let sum = host(&format!("sha256sum <{} | cut -d' ' -f1", raw.display())).await;
+    TestImage::disk(&fs::read(&qcow2).unwrap(), Packing::Gzip)
+        .write_layout(&place.path("image"), "v1")
+        .unwrap();
+    let volume = format!("containerDisk: {{image: 'oci:{}'}}", place.path("image").display());
+    let script =
+        format!("sha256sum /dev/vda | grep -q {} && echo new | dd of=/dev/vda conv=fsync", sum.trim());
+    // Both runs see the disk of the image: what the first one writes is its own.
+    for run in ["first", "second"] {
+        place.guest(&place.manifest(run, &script, &[("a", &volume)], "")).await;
+    }
 }
 
 #[tokio::test]
