@@ -258,18 +258,17 @@ fn discarded_space_goes_back_to_the_file_system() {
 #[test]
 fn the_missing_part_of_the_last_sector_reads_as_zeroes() {
     for kind in KINDS {
-        for (read_only, direct) in [(false, false), (true, false), (false, true), (true, true)] {
+        for direct in [false, true] {
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             let path = image(dir.path(), &[7; 4096 + 100]);
-            let disk = open(&path, Options { read_only, direct });
+            let disk = open(&path, Options { read_only: true, direct });
             assert_eq!(disk.size_bytes(), u64::from(disk.block_bytes()) + 4096);
             let last = disk.block_bytes() as usize;
             let mut engine = engine::<Vec<u8>>(&disk, kind);
             let read = run(&mut *engine, Operation::Read { offset: 4096, to: vec![1; last] });
             read.result.unwrap();
             assert_eq!(read.memory.unwrap(), [vec![7; 100], vec![0; last - 100]].concat());
-            let stored = if read_only { 4196 } else { disk.size_bytes() };
-            assert_eq!(std::fs::metadata(&path).unwrap().len(), stored, "{kind:?} {read_only} {direct}");
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 4196, "{kind:?} {direct}");
         }
     }
 }

@@ -195,7 +195,9 @@ mod tests {
     fn a_dead_socket_is_replaced_and_not_removed_by_its_former_owner() {
         let directory = directory();
         let path = directory.path().join("api.sock");
-        drop(UnixListener::bind(&path).expect("a fresh path"));
+        // Dead even while a program that another test starts still holds a copy.
+        let dead = UnixListener::bind(&path).expect("a fresh path");
+        rustix::net::shutdown(&dead, rustix::net::Shutdown::Both).expect("it listens");
         let replaced = Socket::bind(&path).expect("nobody listens");
         std::fs::remove_file(&path).expect("it is there");
         let _new_owner = UnixListener::bind(&path).expect("a free path");

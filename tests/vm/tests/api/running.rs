@@ -60,7 +60,12 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
     let iso = tempfile::NamedTempFile::new().expect("a file");
     iso.as_file().set_len(1 << 20).expect("room for it");
     let source = json!({ "path": iso.path() });
-    let disks = json!([{ "id": "cd", "source": source, "bus": "scsi", "cdrom": {} }]);
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(1 << 20).expect("room for it");
+    let disks = json!([
+        { "id": "cd", "source": source, "bus": "scsi", "cdrom": {} },
+        { "id": "disk0", "source": { "path": image.path() } },
+    ]);
     let more = json!({ "balloon": {}, "rng": {}, "nets": nets, "disks": disks });
     let (mut vmm, config) = machine(more).await;
     let client = vmm.client();
@@ -118,6 +123,8 @@ async fn every_described_answer_can_be_had_and_is_as_described() {
     ask(delete.clone(), &format!("{medium}?force=true"), None, 204).await;
     ask(put.clone(), "/vm/devices/net0/size", Some(r#"{"size_bytes":4096}"#), 409).await;
     ask(put.clone(), "/vm/devices/disk9/size", Some(r#"{"size_bytes":4096}"#), 404).await;
+    ask(put.clone(), "/vm/devices/disk0/size", Some(r#"{"size_bytes":4096}"#), 422).await;
+    ask(put.clone(), "/vm/devices/disk0/size", Some(r#"{"size_bytes":2097152}"#), 204).await;
     for command in ["power-button", "pause", "resume", "reset"] {
         ask(post.clone(), &format!("/vm/{command}"), None, 204).await;
     }
