@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod exits;
+pub mod firmware;
 pub mod formats;
 pub mod guest;
 pub mod io;

@@ -46,6 +46,7 @@ impl Row {
         match (self.name.as_str(), self.peer.as_str()) {
             ("boot", "QEMU microvm") => "≤ 0.70",
             ("boot", "bare KVM") => "≤ 1.15",
+            ("bios-loader" | "bios-prompt" | "uefi-loader" | "uefi-prompt", _) => "≤ 0.8",
             ("memory", _) => "ours ≤ 6 MiB",
             ("memory-overlay", _) => "ours ≤ 8 MiB",
             (name, _) if ["qcow2", "overlay", "compressed"].iter().any(|kind| name.starts_with(kind)) => {

@@ -26,6 +26,8 @@ pub struct Setup {
     pub vmm: PathBuf,
     /// `bare-kvm`.
     pub bare_kvm: PathBuf,
+    /// Guest images and firmware.
+    pub images: PathBuf,
     /// The kernel, an ELF image.
     pub kernel: PathBuf,
     /// The initramfs.
@@ -76,6 +78,7 @@ impl Setup {
             load_initramfs,
             disk: make_disk(directory.path())?,
             tap: Tap::new("orlopbench0")?,
+            images,
             directory,
         })
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::guest::READY;
@@ -93,28 +93,83 @@ impl Vmm {
 
     /// The same with another disk.
     pub fn command_on(self, setup: &Setup, script: Option<&str>, drive: Drive) -> anyhow::Result<Command> {
-        let guest = match script {
-            None => Guest { initramfs: &setup.initramfs, cmdline: CMDLINE.to_owned(), drive },
-            Some(script) => Guest {
+        let boot = match script {
+            None => Boot::Kernel { initramfs: &setup.initramfs, cmdline: CMDLINE.to_owned() },
+            Some(script) => Boot::Kernel {
                 initramfs: &setup.load_initramfs,
                 cmdline: format!("{CMDLINE} orlop.run=\"{script}\""),
-                drive,
             },
         };
-        match self {
-            Self::Orlop => orlop(setup, &guest),
-            Self::QemuMicrovm => Ok(qemu_microvm(setup, &guest)),
-            Self::QemuQ35 => Ok(qemu_q35(setup, &guest)),
-            Self::BareKvm => Ok(bare_kvm(setup, &guest)),
+        self.start(setup, &Guest { boot, drive })
+    }
+
+    /// The command that starts what is on a disk by stock firmware, its serial port on standard output.
+    pub fn command_by(self, setup: &Setup, firmware: Firmware, drive: Drive) -> anyhow::Result<Command> {
+        self.start(setup, &Guest { boot: Boot::Firmware(firmware), drive })
+    }
+
+    fn start(self, setup: &Setup, guest: &Guest) -> anyhow::Result<Command> {
+        match (self, &guest.boot) {
+            (Self::Orlop, _) => orlop(setup, guest),
+            (Self::QemuMicrovm, _) => Ok(qemu_microvm(setup, guest)),
+            (Self::QemuQ35, _) => Ok(qemu_q35(setup, guest)),
+            (Self::BareKvm, Boot::Kernel { initramfs, cmdline }) => Ok(bare_kvm(setup, initramfs, cmdline)),
+            (Self::BareKvm, Boot::Firmware(_)) => bail!("bare KVM has no firmware"),
         }
+    }
+}
+
+/// Stock firmware.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF, with the variable store in this file.
+    Uefi(PathBuf),
+}
+
+impl Firmware {
+    /// As our configuration names it.
+    fn ours(&self, setup: &Setup) -> Value {
+        let variables = match self {
+            Self::Bios => Value::Null,
+            Self::Uefi(variables) => json!({ "source": { "path": variables }, "persistent": true }),
+        };
+        json!({ "code": { "path": self.code(setup) }, "variables": variables })
+    }
+
+    /// QEMU's arguments for it.
+    fn qemu(&self, setup: &Setup) -> Vec<String> {
+        let code = self.code(setup).display().to_string();
+        match self {
+            Self::Bios => vec!["-bios".into(), code],
+            Self::Uefi(variables) => vec![
+                "-drive".into(),
+                format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
+                "-drive".into(),
+                format!("if=pflash,format=raw,unit=1,file={}", variables.display()),
+            ],
+        }
+    }
+
+    fn code(&self, setup: &Setup) -> PathBuf {
+        setup.images.join(match self {
+            Self::Bios => "bios-256k.bin",
+            Self::Uefi(_) => "OVMF_CODE_4M.fd",
+        })
     }
 }
 
 /// What is booted.
 struct Guest<'a> {
-    initramfs: &'a Path,
-    cmdline: String,
+    boot: Boot<'a>,
     drive: Drive,
+}
+
+/// How it is started.
+enum Boot<'a> {
+    Kernel { initramfs: &'a Path, cmdline: String },
+    Firmware(Firmware),
 }
 
 /// Where our API listens.
@@ -124,14 +179,18 @@ pub fn api_socket(setup: &Setup) -> PathBuf {
 
 /// Our configuration of the machine under test.
 fn config(setup: &Setup, guest: &Guest) -> Value {
+    let boot = match &guest.boot {
+        Boot::Kernel { initramfs, cmdline } => json!({ "kernel": {
+            "kernel": { "path": setup.kernel },
+            "initramfs": { "path": initramfs },
+            "cmdline": cmdline,
+        } }),
+        Boot::Firmware(firmware) => json!({ "firmware": firmware.ours(setup) }),
+    };
     json!({
         "name": "bench",
         "memory": { "size_bytes": MEMORY_MIB << 20 },
-        "boot": { "kernel": {
-            "kernel": { "path": setup.kernel },
-            "initramfs": { "path": guest.initramfs },
-            "cmdline": guest.cmdline,
-        } },
+        "boot": boot,
         "disks": [guest.drive.ours()],
         "nets": [{ "id": "net0", "tap": { "name": setup.tap.name }, "mac": GUEST_MAC }],
         "rng": {},
@@ -146,14 +205,9 @@ fn orlop(setup: &Setup, guest: &Guest) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn bare_kvm(setup: &Setup, guest: &Guest) -> Command {
+fn bare_kvm(setup: &Setup, initramfs: &Path, cmdline: &str) -> Command {
     let mut command = Command::new(&setup.bare_kvm);
-    command
-        .arg(&setup.kernel)
-        .arg(guest.initramfs)
-        .arg(&guest.cmdline)
-        .arg(MEMORY_MIB.to_string())
-        .arg(READY);
+    command.arg(&setup.kernel).arg(initramfs).arg(cmdline).arg(MEMORY_MIB.to_string()).arg(READY);
     command
 }
 
@@ -162,14 +216,15 @@ fn qemu(setup: &Setup, machine: &str, guest: &Guest) -> Command {
     command
         .args(["-M", machine, "-cpu", "host", "-smp", "1", "-m", &MEMORY_MIB.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
-        .arg("-kernel")
-        .arg(&setup.kernel)
-        .arg("-initrd")
-        .arg(guest.initramfs)
-        .args(["-append", &guest.cmdline])
         .args(["-object", "iothread,id=io0"])
         .arg("-blockdev")
         .arg(guest.drive.qemu());
+    match &guest.boot {
+        Boot::Kernel { initramfs, cmdline } => {
+            command.arg("-kernel").arg(&setup.kernel).arg("-initrd").arg(initramfs).args(["-append", cmdline])
+        }
+        Boot::Firmware(firmware) => command.args(firmware.qemu(setup)),
+    };
     command
 }
 

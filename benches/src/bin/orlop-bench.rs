@@ -6,16 +6,16 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use orlop_benches::setup::Setup;
-use orlop_benches::{boot, exits, formats, io, memory, plot, report, start};
+use orlop_benches::{boot, exits, firmware, formats, io, memory, plot, report, start};
 
 /// The names that may be asked for.
-const NAMES: [&str; 7] = ["start", "boot", "memory", "exits", "block", "formats", "net"];
+const NAMES: [&str; 8] = ["start", "boot", "firmware", "memory", "exits", "block", "formats", "net"];
 
 /// Measures Orlop beside QEMU and bare KVM.
 #[derive(Debug, Parser)]
 #[command(name = "orlop-bench")]
 struct Arguments {
-    /// What to measure: start, boot, memory, exits, block, formats, net; everything when none is named.
+    /// What to measure: start, boot, firmware, memory, exits, block, formats, net; everything when none is named.
     names: Vec<String>,
     /// How often each is measured; medians are shown.
     #[arg(long, default_value_t = 5)]
@@ -42,6 +42,10 @@ fn main() -> anyhow::Result<ExitCode> {
     if wanted("boot") {
         eprintln!("process start to the first line of init …");
         rows.extend(boot::measure(&setup, runs)?);
+    }
+    if wanted("firmware") {
+        eprintln!("process start to boot loader and prompt by stock firmware …");
+        rows.extend(firmware::measure(&setup, runs)?);
     }
     if wanted("memory") {
         eprintln!("memory beside the guest's …");

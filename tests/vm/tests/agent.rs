@@ -351,8 +351,8 @@ fn mistakes_are_said_in_one_sentence_each() {
         ("kernelPath: /vmlinux", "kernelPath: /absent", 1, "kernelPath: "),
         ("kernelPath: /vmlinux", "kernelPath: /../../etc/shadow", 2, "not a path inside the image"),
         ("kernelPath: /vmlinux", "kernelPath: /initramfs.cpio", 1, "boot.kernel.kernel: "),
-        ("guest: 128Mi", "guest: 900Ti", 1, "memory"),
-        ("    devices:", "    cpu: {cores: 1000}\n    devices:", 1, "cpus"),
+        ("guest: 128Mi", "guest: 900Ti", 2, "spec.domain.memory.guest"),
+        ("    devices:", "    cpu: {cores: 1000}\n    devices:", 2, "spec.domain.cpu"),
         (
             "{autoattachPodInterface: false}",
             "{autoattachPodInterface: false, tpm: {}}",

@@ -28,7 +28,7 @@ const TABLE_END: &str = "<!-- end of results -->";
   cargo xtask bench --json results.json     and the results for programs
   cargo xtask bench --keep                  and keep table, plot and exits in benches/")]
 pub struct Arguments {
-    /// start, boot, memory, exits, block, net; everything when none is named
+    /// start, boot, firmware, memory, exits, block, formats, net; everything when none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
