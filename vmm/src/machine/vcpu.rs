@@ -286,27 +286,57 @@ impl Runner {
         false
     }
 
-    /// Looks at the orders after an interruption; true when there was one to stop.
+    /// Looks at the orders after an interruption; true when it is to stand still.
     fn stopped(&mut self) -> bool {
         // Cleared before the look: a kick that comes after it interrupts the next run.
         self.vcpu.clear_interrupt();
-        let mut stop = false;
-        loop {
-            match self.orders.try_recv() {
-                Err(TryRecvError::Empty) => return stop,
-                // Nobody wants it any more.
-                Err(TryRecvError::Disconnected) => return true,
-                Ok(Order::Run) => {}
-                Ok(Order::Stop(done)) => {
-                    self.vcpu.tell_paused();
-                    stop = true;
-                    let _ = done.send(());
-                }
-                Ok(Order::Reset(_, done)) => {
-                    let source = io::ErrorKind::ResourceBusy.into();
-                    let _ = done.send(Err(KvmError::Call { call: "reset of a running vCPU", source }));
-                }
+        stops(&self.orders, || self.vcpu.tell_paused())
+    }
+}
+
+/// Obeys the orders of a vCPU that runs, up to the one that makes it stand still: true for that one, which is acknowledged after
+/// `pause`. What comes after it is for one that stands still.
+fn stops(orders: &Receiver<Order>, pause: impl FnOnce()) -> bool {
+    loop {
+        match orders.try_recv() {
+            Err(TryRecvError::Empty) => return false,
+            // Nobody wants it any more.
+            Err(TryRecvError::Disconnected) => return true,
+            Ok(Order::Run) => {}
+            Ok(Order::Stop(done)) => {
+                pause();
+                let _ = done.send(());
+                return true;
+            }
+            Ok(Order::Reset(_, done)) => {
+                let source = io::ErrorKind::ResourceBusy.into();
+                let _ = done.send(Err(KvmError::Call { call: "reset of a running vCPU", source }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_run_right_after_one_to_stop_is_not_lost() {
+        let (sender, orders) = channel();
+        let (done, stopped) = sync_channel(1);
+        sender.send(Order::Stop(done)).expect("it listens");
+        sender.send(Order::Run).expect("it listens");
+        assert!(stops(&orders, || ()));
+        stopped.try_recv().expect("acknowledged");
+        assert!(matches!(orders.try_recv(), Ok(Order::Run)), "it is for the vCPU that stands still");
+    }
+
+    #[test]
+    fn a_vcpu_stands_still_when_nobody_is_left_to_give_orders() {
+        let (sender, orders) = channel();
+        sender.send(Order::Run).expect("it listens");
+        assert!(!stops(&orders, || panic!("it goes on")));
+        drop(sender);
+        assert!(stops(&orders, || panic!("nobody is told")));
     }
 }
