@@ -60,17 +60,24 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    pub(crate) fn file(path: &Path, source: io::Error) -> Self {
+    /// `path` could not be read or written.
+    #[must_use]
+    pub fn file(path: &Path, source: io::Error) -> Self {
         Self::File { path: path.to_path_buf(), source }
     }
 
-    pub(crate) fn unexpected(path: &Path, reason: impl Into<String>) -> Self {
+    /// `path` is not what the recipe expects.
+    pub fn unexpected(path: &Path, reason: impl Into<String>) -> Self {
         Self::Unexpected { path: path.to_path_buf(), reason: reason.into() }
     }
 }
 
-/// Runs a program to its end; on failure the error carries the last lines of what it said.
-pub(crate) fn run(what: &str, command: &mut Command) -> Result<Vec<u8>, BuildError> {
+/// Runs a program to its end and hands back what it wrote on standard output; on failure the error carries the last lines of
+/// what it said.
+///
+/// # Errors
+/// It could not be started, or did not end with 0.
+pub fn run(what: &str, command: &mut Command) -> Result<Vec<u8>, BuildError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())
@@ -93,15 +100,18 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<Vec<u8>, BuildErr
 }
 
 /// A program that preparation uses, and the Debian package that brings it.
-pub(crate) struct Tool {
-    program: &'static str,
-    package: &'static str,
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    /// Its name in `PATH`.
+    pub program: &'static str,
+    /// The package.
+    pub package: &'static str,
 }
 
 /// Makes root trees out of packages.
 pub(crate) const MMDEBSTRAP: Tool = Tool { program: "mmdebstrap", package: "mmdebstrap" };
 /// Makes read-only file systems.
-pub(crate) const MKFS_EROFS: Tool = Tool { program: "mkfs.erofs", package: "erofs-utils" };
+pub const MKFS_EROFS: Tool = Tool { program: "mkfs.erofs", package: "erofs-utils" };
 /// Makes ext4 file systems, filled from a directory.
 pub(crate) const MKE2FS: Tool = Tool { program: "mke2fs", package: "e2fsprogs" };
 /// Makes partition tables.
@@ -112,7 +122,10 @@ pub(crate) const MTOOLS: Tool = Tool { program: "mcopy", package: "mtools" };
 pub(crate) const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 
 /// Installs the packages of those `tools` that this machine lacks.
-pub(crate) fn require(tools: &[Tool]) -> Result<(), BuildError> {
+///
+/// # Errors
+/// This is not root, or Debian does not have them.
+pub fn require(tools: &[Tool]) -> Result<(), BuildError> {
     let missing: Vec<&str> =
         tools.iter().filter(|tool| !is_in_path(tool.program)).map(|tool| tool.package).collect();
     if missing.is_empty() {
@@ -165,15 +178,16 @@ fn mirror() -> String {
 }
 
 /// A root tree to be made from packages.
-pub(crate) struct RootTree<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct RootTree<'a> {
     /// What the tree is for, as it stands in messages.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// Packages beside the essential ones.
-    pub(crate) packages: &'a [&'a str],
+    pub packages: &'a [&'a str],
     /// Shell commands run with the tree as `$1`, after the packages are configured.
-    pub(crate) hooks: &'a [&'a str],
+    pub hooks: &'a [&'a str],
     /// Whether the packages' own initial ram disks are wanted (they take 10 s each).
-    pub(crate) initrd: bool,
+    pub initrd: bool,
 }
 
 /// The Debian release that nodes and guests are made of.
@@ -181,12 +195,16 @@ pub(crate) const SUITE: &str = "trixie";
 
 impl RootTree<'_> {
     /// The text that decides the content of the tree, for a [`crate::cache::Recipe`].
-    pub(crate) fn recipe(&self) -> String {
+    #[must_use]
+    pub fn recipe(&self) -> String {
         format!("{SUITE} {:?} {:?} {}", self.packages, self.hooks, self.initrd)
     }
 
     /// Makes the tree in `directory`.
-    pub(crate) fn build(&self, directory: &Path) -> Result<(), BuildError> {
+    ///
+    /// # Errors
+    /// This is not root, or Debian does not have the packages.
+    pub fn build(&self, directory: &Path) -> Result<(), BuildError> {
         let what = format!("make the {} from {} Debian packages", self.name, SUITE);
         require(&[MMDEBSTRAP])?;
         require_root(&what)?;

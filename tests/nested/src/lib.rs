@@ -35,10 +35,10 @@ mod virtual_node;
 pub mod wire;
 
 pub use console::ConsoleLog;
-pub use debian::BuildError;
+pub use debian::{BuildError, MKFS_EROFS, RootTree, Tool, require, run};
 pub use job::{Job, JobError, Outcome, Stream};
-pub use node::{Node, NodeOptions, Share, StartError, retried};
-pub use up::{UpError, UpNode, down, status, up};
+pub use node::{Cable, Node, NodeDisk, NodeOptions, Share, StartError, retried};
+pub use up::{Standing, UpError, UpNode};
 
 /// Environment variables that every job finds, in the virtual node and on a machine with KVM of its own alike.
 pub mod env {

@@ -10,7 +10,6 @@ use crate::host;
 use crate::job::{Job, JobError, Outcome, Stream};
 use crate::link::RunDir;
 use crate::terminal;
-use crate::up;
 use crate::virtual_node::{Virtual, stream_in};
 
 /// A directory of the machine that the node sees, over 9p.
@@ -42,11 +41,43 @@ pub struct NodeOptions {
     pub always_virtual: bool,
     /// Directories to share beside the checkout (read-only) and the job directory (`/job`, writable).
     pub shares: Vec<Share>,
+    /// Disks that the node reads and does not write. It finds them by their serial numbers (`/sys/block/*/serial`).
+    pub disks: Vec<NodeDisk>,
+    /// A network card, if it is to have one.
+    pub cable: Option<Cable>,
+}
+
+/// A read-only disk of a virtual node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDisk {
+    /// At most 20 characters (virtio 1.3 §5.2.6.1).
+    pub serial: String,
+    /// The image. It must not change while the node is up.
+    pub file: PathBuf,
+}
+
+/// What a virtual node's network card is plugged into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cable {
+    /// The network namespace (`ip-netns(8)`) in which the node's QEMU runs.
+    pub namespace: String,
+    /// A tap device in it.
+    pub tap: String,
+    /// The card's address.
+    pub mac: String,
 }
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { cpus: 2, memory_mib: 3072, images: true, always_virtual: false, shares: Vec::new() }
+        Self {
+            cpus: 2,
+            memory_mib: 3072,
+            images: true,
+            always_virtual: false,
+            shares: Vec::new(),
+            disks: Vec::new(),
+            cable: None,
+        }
     }
 }
 
@@ -162,10 +193,9 @@ impl Node {
         }
     }
 
-    /// The node that `cargo xtask node up` brought up, if it is. Dropping this value leaves it up.
-    #[must_use]
-    pub fn attached() -> Option<Self> {
-        up::attached().map(|run_dir| Self(Kind::Attached(run_dir)))
+    /// The node of this directory, which is up. Dropping this value leaves it up.
+    pub(crate) fn attached(run_dir: RunDir) -> Self {
+        Self(Kind::Attached(run_dir))
     }
 
     /// The directory of the virtual node, or the machine itself.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::link::RunDir;
-use crate::node::{NodeOptions, Share};
+use crate::node::{Cable, NodeDisk, NodeOptions, Share};
 use crate::root::Parts;
 use crate::wire::{LIFELINE, PORTS, port_name};
 
@@ -29,7 +29,8 @@ pub(crate) fn command(
     files: &Files,
     lifeline: bool,
 ) -> Command {
-    let mut qemu = parts.qemu(files.shim);
+    let namespace = options.cable.as_ref().map(|cable| cable.namespace.as_str());
+    let mut qemu = parts.qemu(files.shim, namespace);
     qemu.current_dir(run_dir.path());
     qemu.args(["-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "EPYC,+svm,+npt"])
         .args(["-smp", &options.cpus.to_string(), "-m", &options.memory_mib.to_string()])
@@ -43,6 +44,13 @@ pub(crate) fn command(
     disk(&mut qemu, "scratch", &run_dir.scratch_path(), "cache=unsafe,discard=unmap,detect-zeroes=off");
     if let Some(images) = files.images {
         disk(&mut qemu, "images", images, "readonly=on");
+    }
+    for NodeDisk { serial, file } in &options.disks {
+        disk(&mut qemu, serial, file, "readonly=on");
+    }
+    if let Some(Cable { tap, mac, .. }) = &options.cable {
+        qemu.args(["-netdev", &format!("tap,id=net0,ifname={tap},script=no,downscript=no")])
+            .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac},romfile=")]);
     }
     for (tag, share) in tags(shares) {
         let readonly = if share.writable { "" } else { ",readonly=on" };

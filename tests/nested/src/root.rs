@@ -45,6 +45,7 @@ const PACKAGES: &[&str] = &[
     "python3-minimal",
     "qemu-system-x86",
     "qemu-utils",
+    "runc",
     "seabios",
     "socat",
     "strace",
@@ -113,10 +114,18 @@ impl Parts {
         self.directory.join("grub")
     }
 
-    /// A command that starts the QEMU of the same packages, with the library `shim` before its own.
-    pub(crate) fn qemu(&self, shim: &Path) -> Command {
+    /// A command that starts the QEMU of the same packages, with the library `shim` before its own, in a network namespace.
+    pub(crate) fn qemu(&self, shim: &Path, namespace: Option<&str>) -> Command {
         let tree = self.directory.join("qemu");
-        let mut command = Command::new(tree.join("lib/ld-linux-x86-64.so.2"));
+        let linker = tree.join("lib/ld-linux-x86-64.so.2");
+        let mut command = match namespace {
+            None => Command::new(linker),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(linker);
+                command
+            }
+        };
         command
             .arg("--library-path")
             .arg(tree.join("lib"))

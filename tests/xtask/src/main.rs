@@ -23,6 +23,7 @@ enum Command {
     Demo(command::demo::Arguments),
     Test(command::test::Arguments),
     Node(command::node::Arguments),
+    Cluster(command::cluster::Arguments),
     Image(command::image::Arguments),
     Bench(command::bench::Arguments),
 }
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => command::demo::run(&arguments),
         Command::Test(arguments) => command::test::run(&arguments),
         Command::Node(arguments) => command::node::run(&arguments),
+        Command::Cluster(arguments) => command::cluster::run(&arguments),
         Command::Image(arguments) => command::image::run(&arguments),
         Command::Bench(arguments) => command::bench::run(&arguments),
     };

@@ -21,6 +21,7 @@ mod network;
 pub mod others;
 pub mod platform;
 mod pod;
+pub mod presets;
 mod site;
 mod spec;
 mod volumes;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use orlop_nested::cache::{say, seconds};
-use orlop_nested::{Job, JobError, Node, NodeOptions, retried};
+use orlop_nested::{Job, JobError, Node, NodeOptions, Standing, retried};
 
 /// Run a command in a node with real KVM, or a shell if none is named
 ///
@@ -78,24 +78,29 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
+/// The node of `cargo xtask node up`.
+fn standing() -> Standing {
+    Standing::named("up")
+}
+
 fn options(size: Size) -> NodeOptions {
     NodeOptions { cpus: size.cpus, memory_mib: size.memory, ..NodeOptions::default() }
 }
 
 fn up(size: Size) -> Result<ExitCode> {
     let began = Instant::now();
-    let node = orlop_nested::up(&options(size))?;
+    let node = standing().up(&options(size))?;
     say(format_args!("the node is up ({}), process {}", seconds(began.elapsed()), node.pid));
     Ok(ExitCode::SUCCESS)
 }
 
 fn down() -> Result<ExitCode> {
-    say(if orlop_nested::down()? { "the node is down" } else { "no node is up" });
+    say(if standing().down()? { "the node is down" } else { "no node is up" });
     Ok(ExitCode::SUCCESS)
 }
 
 fn status() -> ExitCode {
-    let Some(node) = orlop_nested::status() else {
+    let Some(node) = standing().status() else {
         println!("down");
         return ExitCode::FAILURE;
     };
@@ -108,7 +113,7 @@ fn job(arguments: &Arguments) -> Result<ExitCode> {
     let shell = arguments.command.is_empty();
     let job = if shell { Job::new(["bash", "-i"]) } else { Job::new(arguments.command.clone()) };
     let terminal = (shell || arguments.terminal) && std::io::stdin().is_terminal();
-    let attached = if arguments.fresh { None } else { Node::attached() };
+    let attached = if arguments.fresh { None } else { standing().attach() };
     let options = options(arguments.size);
     let code = match attached {
         Some(node) => node.attach(&job, terminal)?,

@@ -8,11 +8,12 @@ use clap::Args;
 use orlop_nested::cache::seconds;
 
 use crate::test::tally::Tally;
-use crate::test::{guests, lints, workspace};
+use crate::test::{cluster, guests, lints, workspace};
 
 /// Run all tests, or those whose name contains FILTER
 ///
-/// Levels, cheapest first: format and lints; unit, conformance, golden and house rules (cargo test); real guests in virtual nodes.
+/// Levels, cheapest first: format and lints; unit, conformance, golden and house rules (cargo test); a real Kubernetes API server; real
+/// guests in virtual nodes.
 /// All levels are run even if one fails. The last line is the sum, and the exit code is 0 only if nothing failed.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -32,6 +33,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         sum += level("format and lints", || Ok(lints::run()?))?;
     }
     sum += level("unit, conformance, golden, house rules", || Ok(workspace::run(filter)?))?;
+    sum += level("a cluster", || cluster::run(filter))?;
     sum += level("guests in virtual nodes", || guests::run(filter))?;
     if sum == Tally::default() {
         println!("\nno test has that in its name");

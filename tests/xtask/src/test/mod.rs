@@ -1,5 +1,6 @@
 //! The levels of `cargo xtask test`, cheapest first.
 
+pub mod cluster;
 pub mod guests;
 pub mod lints;
 pub mod tally;
@@ -19,6 +20,9 @@ pub fn cargo() -> Command {
 
 /// The package of the tests that boot guests.
 pub const GUEST_TESTS: &str = "orlop-vm-tests";
+
+/// The package of the tests that need a cluster.
+pub const CLUSTER_TESTS: &str = "orlop-cluster";
 
 /// The binaries of the product, as cargo's dev profile builds them.
 pub fn product(name: &str) -> PathBuf {

@@ -1,15 +1,22 @@
 //! Tests that need no guest: unit, conformance, golden, and the rules of the house.
 
 use std::io::{self, BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::tally::{Tally, Verdict};
-use super::{GUEST_TESTS, cargo};
+use super::{CLUSTER_TESTS, GUEST_TESTS, cargo};
 
-/// `cargo test` over everything but the guests.
+/// `cargo test` over everything but the guests and the cluster.
 pub fn run(filter: Option<&str>) -> io::Result<Tally> {
-    let mut child = cargo()
-        .args(["test", "--quiet", "--workspace", "--exclude", GUEST_TESTS, "--no-fail-fast", "--"])
+    let mut cargo = cargo();
+    cargo.args(["test", "--workspace", "--exclude", GUEST_TESTS, "--exclude", CLUSTER_TESTS]);
+    harness(&mut cargo, filter)
+}
+
+/// Runs a `cargo test` and counts what it says.
+pub fn harness(cargo: &mut Command, filter: Option<&str>) -> io::Result<Tally> {
+    let mut child = cargo
+        .args(["--quiet", "--no-fail-fast", "--"])
         // One line per test, which `--quiet` alone would make one dot.
         .args(["--format", "pretty"])
         .args(filter)

@@ -1,0 +1,3 @@
+module orlop/pause
+
+go 1.26
