@@ -2,16 +2,19 @@
 
 use anyhow::{Context, Result, ensure};
 use orlop_cluster::{Cluster, NodeSize};
+use orlop_nested::host;
 
 use super::tally::{Tally, listed};
-use super::{CLUSTER_TESTS, cargo, workspace};
+use super::{SELECTION, cargo, workspace};
 
-/// `admit_*` and the fixture's own tests. A cluster that is up already is used and left up.
+/// The test target.
+const TARGET: [&str; 2] = ["--test", "admit"];
+
+/// `admit_*`. A cluster that is up already is used and left up.
 pub fn run(filter: Option<&str>) -> Result<Tally> {
-    let packages = ["--package", "orlop-controller", "--package", CLUSTER_TESTS, "--all-targets"];
-    let built =
-        cargo().args(["build", "--quiet"]).args(packages).status().context("failed to start cargo")?;
-    ensure!(built.success(), "the cluster's tests do not build");
+    let mut build = cargo();
+    let built = build.args(["build", "--quiet"]).args(SELECTION).args(["--bins", "--tests"]).status();
+    ensure!(built.context("failed to start cargo")?.success(), "the product does not build");
     if let Some(filter) = filter
         && !any(filter)?
     {
@@ -24,8 +27,8 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
     }
     // In the cluster's network, where there is no other.
     let mut tests = cluster.command(cargo().get_program());
-    tests.current_dir(orlop_nested::host::checkout()).args(["test", "--offline", "--package", CLUSTER_TESTS]);
-    let tally = workspace::harness(&mut tests, filter);
+    tests.current_dir(host::checkout()).args(["test", "--offline"]).args(SELECTION).args(TARGET);
+    let tally = workspace::harness(&mut tests, &[], filter);
     if !was_up {
         cluster.down()?;
     }
@@ -35,7 +38,7 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
 /// Whether a test has `filter` in its name.
 fn any(filter: &str) -> Result<bool> {
     let mut list = cargo();
-    list.args(["test", "--quiet", "--package", CLUSTER_TESTS, "--", "--list", "--format", "terse"]);
+    list.args(["test", "--quiet"]).args(SELECTION).args(TARGET).args(["--", "--list", "--format", "terse"]);
     let output = list.output().context("failed to start cargo")?;
     Ok(listed(&String::from_utf8_lossy(&output.stdout)).iter().any(|name| name.contains(filter)))
 }

@@ -21,8 +21,12 @@ pub fn cargo() -> Command {
 /// The package of the tests that boot guests.
 pub const GUEST_TESTS: &str = "orlop-vm-tests";
 
-/// The package of the tests that need a cluster.
-pub const CLUSTER_TESTS: &str = "orlop-cluster";
+/// Tests that need a cluster have names that begin so.
+pub const CLUSTER_PREFIX: &str = "admit_";
+
+/// What cargo builds and tests in every level but the guests': a choice of its own in each would have features of its own, and
+/// everything would be built again.
+pub const SELECTION: [&str; 3] = ["--workspace", "--exclude", GUEST_TESTS];
 
 /// The binaries of the product, as cargo's dev profile builds them.
 pub fn product(name: &str) -> PathBuf {

@@ -4,21 +4,21 @@ use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::tally::{Tally, Verdict};
-use super::{CLUSTER_TESTS, GUEST_TESTS, cargo};
+use super::{CLUSTER_PREFIX, SELECTION, cargo};
 
 /// `cargo test` over everything but the guests and the cluster.
 pub fn run(filter: Option<&str>) -> io::Result<Tally> {
     let mut cargo = cargo();
-    cargo.args(["test", "--workspace", "--exclude", GUEST_TESTS, "--exclude", CLUSTER_TESTS]);
-    harness(&mut cargo, filter)
+    harness(cargo.arg("test").args(SELECTION), &["--skip", CLUSTER_PREFIX], filter)
 }
 
 /// Runs a `cargo test` and counts what it says.
-pub fn harness(cargo: &mut Command, filter: Option<&str>) -> io::Result<Tally> {
+pub fn harness(cargo: &mut Command, more: &[&str], filter: Option<&str>) -> io::Result<Tally> {
     let mut child = cargo
         .args(["--quiet", "--no-fail-fast", "--"])
         // One line per test, which `--quiet` alone would make one dot.
         .args(["--format", "pretty"])
+        .args(more)
         .args(filter)
         .stdout(Stdio::piped())
         .spawn()?;
