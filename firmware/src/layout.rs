@@ -76,6 +76,9 @@ pub const CMDLINE_MAX_BYTES: usize = 2047;
 pub const BOOT_PARAMETERS_END: u64 = 0x2_1000;
 /// Start of the extended BIOS data area: usable low memory ends here.
 pub const EBDA_START: u64 = 0x9_FC00;
+/// Where a chipset has its first kind of system management RAM, behind the video memory. Where processors have that mode
+/// there is no memory here, so that no firmware takes it for hidden.
+pub const COMPATIBLE_SMRAM: Range<u64> = 0xA_0000..0xC_0000;
 /// Root pointer and tables of ACPI: in the area that is searched for it (ACPI 6.5 §5.2.5.1).
 pub const ACPI: Range<u64> = 0xE_0000..0xF_0000;
 /// Entry point and structures of SMBIOS: where they are searched for (SMBIOS 3.7 §5.2), below the reset vector.

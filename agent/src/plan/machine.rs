@@ -31,6 +31,9 @@ const CONSOLE_ARGUMENT: &str = "console=ttyS0";
 const BIOS: &str = "/usr/share/seabios/bios-256k.bin";
 const UEFI: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The build with a system management mode, and a store with Secure Boot on and the keys of Microsoft and Debian in it.
+const SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+const SECURE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 /// Where variable stores are kept that outlive a run, a directory for each namespace.
 const STATE: &str = "/var/lib/orlop";
 /// How long firmware offers its boot menu to somebody who starts a machine paused, in milliseconds (as KubeVirt does).
@@ -191,22 +194,25 @@ fn firmware(
         writable: false,
         field: field(name),
     };
-    let (code, variables) = match efi {
-        None => (want("firmware", existing(BIOS, "bios")), None),
+    let (code, variables, smm) = match efi {
+        None => (want("firmware", existing(BIOS, "bios")), None, false),
         Some(Efi { persistent, secure_boot }) => {
-            if secure_boot.unwrap_or(true) {
-                let reason = "secure boot, which is what an unset value means, is not there yet: say false";
+            let secure = secure_boot.unwrap_or(true);
+            if secure && !has_smm(spec) {
+                let reason = "SecureBoot requires SMM, which is currently disabled";
                 refusals.push(Refusal::new(field("efi.secureBoot"), reason));
             }
+            let (uefi, store) = if secure { (SECURE, SECURE_VARIABLES) } else { (UEFI, UEFI_VARIABLES) };
             let persistent = persistent.unwrap_or(false);
-            let template = PathBuf::from(UEFI_VARIABLES);
-            let store = if persistent {
+            let template = PathBuf::from(store);
+            let kept = if persistent {
                 FileWant::CopyIfAbsent { path: variables, template, field: field("efi.persistent") }
             } else {
-                existing(UEFI_VARIABLES, "efi")
+                existing(store, "efi")
             };
-            let source = want("firmware-variables", store);
-            (want("firmware", existing(UEFI, "efi")), Some(VariableStoreConfig { source, persistent }))
+            let source = want("firmware-variables", kept);
+            let variables = VariableStoreConfig { source, persistent };
+            (want("firmware", existing(uefi, "efi")), Some(variables), secure)
         }
     };
     let paused = spec.start_strategy == Some(StartStrategy::Paused);
@@ -216,7 +222,14 @@ fn firmware(
         boot_order: Vec::new(),
         menu_ms: if paused { MENU_MS } else { 0 },
         serial_console: bios.and_then(|bios| bios.use_serial).unwrap_or(false),
+        smm,
     }
+}
+
+/// Whether processors may have a system management mode: where Secure Boot needs it, that is what saying nothing means.
+fn has_smm(spec: &VirtualMachineInstanceSpec) -> bool {
+    let smm = spec.domain.features.as_ref().and_then(|features| features.smm.as_ref());
+    smm.is_none_or(|smm| smm.enabled != Some(false))
 }
 
 /// The names of disks and network cards that have a boot order, first things first.

@@ -74,13 +74,13 @@ fn a_small_manifest_is_a_complete_machine() {
 fn all_that_is_wrong_is_said_at_once() {
     let found = refusals(&vmi(
         "devices:\n  autoattachPodInterface: false\n  disks: [{name: a, disk: {bus: usb}, bootOrder: 1}, \
-         {name: b, disk: {bus: virtio}, bootOrder: 1}]\nfirmware: {bootloader: {efi: {}}}\ncpu: {model: Haswell}",
+         {name: b, disk: {bus: virtio}, bootOrder: 1}]\nfirmware: {bootloader: {efi: {}}}\nfeatures: {smm: {enabled: false}}\ncpu: {model: Haswell}",
         "volumes: [{name: a, emptyDisk: {capacity: 1Gi}}, {name: c, hostDisk: {path: x, type: Disk}}]",
     ));
     for start in [
         "spec.domain.cpu.model: 'Haswell'",
         "spec.domain.memory.guest: say how much",
-        "spec.domain.firmware.bootloader.efi.secureBoot: secure boot",
+        "spec.domain.firmware.bootloader.efi.secureBoot: SecureBoot requires SMM, which is currently disabled",
         "spec.domain.devices.disks[1].bootOrder: 1 is the boot order of disk-a already",
         "spec.domain.devices.disks[0].disk.bus: there is no usb",
         "spec.domain.devices.disks[1].name: there is no volume 'b'",
@@ -125,6 +125,30 @@ fn uefi_has_a_variable_store_that_lasts_where_the_manifest_says_so() {
     assert!(firmware.variables.unwrap().persistent);
     let FileWant::CopyIfAbsent { path, .. } = &plan.files["firmware-variables"] else { panic!("a copy") };
     assert_eq!(path, Path::new("/var/lib/orlop/default/a.variables.fd"));
+    assert!(!firmware.smm);
+}
+
+#[test]
+fn secure_boot_is_what_uefi_means_and_takes_the_firmware_for_it() {
+    for said in [
+        "firmware: {bootloader: {efi: {}}}",
+        "firmware: {bootloader: {efi: {secureBoot: true}}}\nfeatures: {smm: {}}",
+    ] {
+        let (plan, firmware) = started_by(said);
+        assert!(firmware.smm && !firmware.variables.unwrap().persistent, "{said}");
+        for (file, end) in
+            [("firmware", "OVMF_CODE_4M.secboot.fd"), ("firmware-variables", "OVMF_VARS_4M.ms.fd")]
+        {
+            let FileWant::Existing { path, writable: false, .. } = &plan.files[file] else {
+                panic!("{file}")
+            };
+            assert!(path.ends_with(end), "{path:?}");
+        }
+    }
+    let (plan, _) =
+        started_by("firmware: {bootloader: {efi: {persistent: true}}}\nfeatures: {smm: {enabled: true}}");
+    let FileWant::CopyIfAbsent { template, .. } = &plan.files["firmware-variables"] else { panic!("a copy") };
+    assert!(template.ends_with("OVMF_VARS_4M.ms.fd"));
 }
 
 #[test]

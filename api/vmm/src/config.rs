@@ -130,6 +130,12 @@ pub struct FirmwareConfig {
     /// A BIOS repeats its screen on the serial port. UEFI firmware does so in any case.
     #[serde(default)]
     pub serial_console: bool,
+    /// The machine has a system management mode, as UEFI firmware with Secure Boot needs it (`OVMF_CODE_4M.secboot.fd`):
+    /// only code that runs in that mode can write the variable store, and 16 MiB at the top of low memory are out of
+    /// reach for devices, and for everything else once the firmware closes them. Needs `variables`, whole MiB of memory, at least
+    /// 64, and a KVM with `KVM_CAP_X86_SMM`. Which loaders run is a matter of the keys in the variable store.
+    #[serde(default)]
+    pub smm: bool,
 }
 
 /// The flash chip in which UEFI firmware keeps its variables, boot entries among them.

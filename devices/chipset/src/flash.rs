@@ -192,6 +192,15 @@ impl Flash {
         self.keep(inner, block, &erased, STATUS_ERASE_ERROR);
     }
 
+    fn read_array(&self, offset: u64, data: &mut [u8]) {
+        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if offset.checked_add(len).is_some_and(|end| end <= self.memory.len_bytes()) {
+            self.memory.read(offset, data);
+        } else {
+            data.fill(0xff);
+        }
+    }
+
     fn keep(&self, inner: &mut Inner, offset: u64, data: &[u8], error: u8) {
         if self.memory.write(offset, data).is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -203,12 +212,8 @@ impl Flash {
 impl BusDevice for Flash {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let inner = self.lock();
-        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
         match inner.mode {
-            Mode::Array if offset.checked_add(len).is_some_and(|end| end <= self.memory.len_bytes()) => {
-                self.memory.read(offset, data);
-            }
-            Mode::Array => data.fill(0xff),
+            Mode::Array => self.read_array(offset, data),
             Mode::Identifiers => {
                 let identifiers = IDENTIFIERS.into_iter().cycle().skip(usize::from(offset % 2 == 1));
                 for (byte, identifier) in data.iter_mut().zip(identifiers) {
@@ -224,6 +229,35 @@ impl BusDevice for Flash {
         for (value, at) in data.iter().zip(offset..self.memory.len_bytes()) {
             self.write_byte(&mut inner, at, *value);
         }
+    }
+}
+
+/// A chip as whoever is not in system management mode sees it: its array, which is only read. What is written there is
+/// dropped and counted. A command that is being carried out meanwhile is neither seen nor disturbed.
+pub struct GuardedFlash {
+    flash: Arc<Flash>,
+    refused: AtomicU64,
+}
+
+impl GuardedFlash {
+    /// The outside of `flash`.
+    pub fn new(flash: Arc<Flash>) -> Self {
+        Self { flash, refused: AtomicU64::new(0) }
+    }
+
+    /// Writes that were dropped.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl BusDevice for GuardedFlash {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.flash.read_array(offset, data);
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8]) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -1,9 +1,9 @@
 //! fw_cfg: how stock firmware is told of its machine (QEMU `docs/specs/fw_cfg.rst`).
 //!
 //! Numbered items of bytes, and above them files that a directory names. Firmware selects one and reads it, byte by
-//! byte through the data port or by a descriptor in its memory (DMA). Nothing here can be written. What a descriptor
-//! asks for is bounded; one that cannot be carried out is a fault: it is counted, and the descriptor says so where it
-//! can be reached.
+//! byte through the data port or by a descriptor in its memory (DMA). Few items can be written ([`Held`]), by a descriptor
+//! only. What a descriptor asks for is bounded; one that cannot be carried out is a fault: it is counted, and the
+//! descriptor says so where it can be reached.
 
 mod items;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use orlop_bus::{BusDevice, value};
 use orlop_state::{Record, State, StateError};
 use serde::{Deserialize, Serialize};
 
-pub use items::{Content, FileName, Items, NameTooLong};
+pub use items::{Content, FileName, Held, Items, NameTooLong};
 
 /// Offsets: selector (16 bits, write-only), data (a byte), address of a descriptor (64 bits, big-endian; the low half
 /// starts the transfer).
@@ -26,7 +26,7 @@ const DMA_HIGH: u64 = 4;
 const DMA_LOW: u64 = 8;
 /// What the address register reads as: "QEMU CFG".
 const DMA_SIGNATURE: u64 = 0x5145_4d55_2043_4647;
-/// Bit of a selector that asks to write; there is nothing to write.
+/// Bit of a selector that asks to write through the data port, which nobody may.
 const WRITE_CHANNEL: u16 = 1 << 14;
 
 /// `struct FWCfgDmaAccess`: control, length and address, big-endian.
@@ -177,7 +177,7 @@ impl FwCfg {
         let moved = if control & CONTROL_READ != 0 {
             self.read_out(inner, address, len)
         } else {
-            control & CONTROL_WRITE == 0
+            control & CONTROL_WRITE == 0 || self.write_in(inner, address, len)
         };
         inner.offset = inner.offset.saturating_add(len);
         moved
@@ -202,6 +202,22 @@ impl FwCfg {
             done = done.saturating_add(piece.len());
         }
         true
+    }
+}
+
+impl FwCfg {
+    /// Moves `len` bytes at guest memory `address` into the selected item, where it takes them.
+    fn write_in(&self, inner: &mut Inner, address: u64, len: usize) -> bool {
+        let Some((item_len, held)) = self.items.held(inner.key) else { return false };
+        if inner.offset.checked_add(len).is_none_or(|end| end > item_len) {
+            return false;
+        }
+        let mut data = vec![0; len];
+        let written = self.memory.read(address, &mut data) && held.write(inner.offset, &data);
+        if written {
+            inner.selected = self.items.get(inner.key);
+        }
+        written
     }
 }
 

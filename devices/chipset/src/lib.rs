@@ -25,6 +25,7 @@ mod registers;
 mod reset;
 mod rtc;
 mod serial;
+mod smi;
 #[cfg(test)]
 mod testing;
 
@@ -35,13 +36,16 @@ use orlop_bus::BusDevice;
 
 pub use clock::{Clock, HostClock};
 pub use debug::{DebugConsole, DebugPort, TextSink};
-pub use flash::{BLOCK_BYTES, Flash, FlashMemory, FlashState};
-pub use fw_cfg::{Content, DmaMemory, FileName, FwCfg, FwCfgState, Items, NameTooLong, TRANSFER_MAX_BYTES};
+pub use flash::{BLOCK_BYTES, Flash, FlashMemory, FlashState, GuardedFlash};
+pub use fw_cfg::{
+    Content, DmaMemory, FileName, FwCfg, FwCfgState, Held, Items, NameTooLong, TRANSFER_MAX_BYTES,
+};
 pub use power::{Pm1, Pm1State, PmTimer, PmTimerState, PowerManagement, PowerManagementState};
 pub use pvpanic::PvPanic;
 pub use reset::{I8042, ResetControl, ResetControlState, SystemPortA};
 pub use rtc::{Inventory, Rtc, RtcState};
 pub use serial::{INPUT_BACKLOG_BYTES, Serial, SerialSink, SerialState};
+pub use smi::{ApmPorts, Smi, SmiEnable, SmiState};
 
 /// Where the devices answer in the port space, and by which global system interrupts they call.
 pub mod ports {
@@ -55,6 +59,8 @@ pub mod ports {
     pub const DEBUG: Range<u64> = 0x80..0x81;
     /// Fast reset and A20 gate.
     pub const SYSTEM_PORT_A: Range<u64> = 0x92..0x93;
+    /// Control and status of system management interrupts.
+    pub const APM: Range<u64> = 0xB2..0xB4;
     /// First serial port, ttyS0.
     pub const SERIAL: Range<u64> = 0x3F8..0x400;
     /// GSI of the serial port: edge-triggered.
@@ -71,6 +77,8 @@ pub mod ports {
     pub const SCI_GSI: u8 = 10;
     /// Power management timer: where Q35's is when its power management block is at 0x600.
     pub const PM_TIMER: Range<u64> = 0x608..0x60C;
+    /// Enable and status of system management interrupts, in the same block.
+    pub const SMI: Range<u64> = 0x630..0x638;
     /// Sleep control, sleep status and event status, in a part of that block that Q35 leaves free.
     pub const POWER_MANAGEMENT: Range<u64> = 0x640..0x643;
     /// GSI of the generic event device: edge-triggered.

@@ -21,6 +21,7 @@ mod msi;
 mod msix;
 mod q35;
 mod root;
+mod smram;
 
 use std::sync::Arc;
 
@@ -29,8 +30,9 @@ use orlop_state::{Record, StateError};
 pub use config::{COMMAND, COMMAND_MEMORY, CONFIG_BYTES, ConfigSpace, ConfigState, Identity, LayoutError};
 pub use msi::Msi;
 pub use msix::{ENTRY_BYTES, Msix, MsixState, VECTORS_MAX, VectorState};
-pub use q35::{Bridge, MoveEcam, host_bridge, lpc};
+pub use q35::{Bridge, LockSmi, MoveEcam, host_bridge, lpc};
 pub use root::{ConfigPorts, Ecam, PciRoot, RootError};
+pub use smram::{HideSmram, Smram, TSEG_MAX_BYTES};
 
 /// Delivers message-signalled interrupts (PCI 3.0 §6.8).
 pub trait MsiSink: Send + Sync {

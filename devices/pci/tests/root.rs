@@ -26,8 +26,8 @@ const ECAM: u64 = 0xb000_0000;
 fn root() -> (Arc<PciRoot>, Arc<Places>) {
     let places = Arc::new(Places::default());
     let root = PciRoot::new(places.clone());
-    root.insert(HOST, Arc::new(host_bridge(ECAM, 256, Box::new(|_| {})))).unwrap();
-    root.insert(LPC, Arc::new(lpc(0x600))).unwrap();
+    root.insert(HOST, Arc::new(host_bridge(ECAM, 256, Box::new(|_| {}), None))).unwrap();
+    root.insert(LPC, Arc::new(lpc(0x600, None))).unwrap();
     (root, places)
 }
 
@@ -140,9 +140,9 @@ fn the_address_port_is_a_dword_and_reads_back() {
 #[test]
 fn a_place_is_taken_once_and_lies_on_bus_0() {
     let (root, _) = root();
-    assert_eq!(root.insert(HOST, Arc::new(lpc(0))), Err(RootError::Taken(HOST)));
+    assert_eq!(root.insert(HOST, Arc::new(lpc(0, None))), Err(RootError::Taken(HOST)));
     for bdf in [Bdf { bus: 1, ..HOST }, Bdf { device: 32, ..HOST }, Bdf { function: 8, ..HOST }] {
-        assert_eq!(root.insert(bdf, Arc::new(lpc(0))), Err(RootError::NoSuchPlace(bdf)));
+        assert_eq!(root.insert(bdf, Arc::new(lpc(0, None))), Err(RootError::NoSuchPlace(bdf)));
     }
     assert_eq!(root.functions().into_iter().map(|(bdf, _)| bdf).collect::<Vec<_>>(), [HOST, LPC]);
 }
@@ -160,7 +160,7 @@ fn a_bridge_saves_what_was_written_and_refuses_another_ones_state() {
     assert!(root.restore(LPC, &saved).is_err());
     assert!(root.restore(HOST, &[]).is_err());
     assert!(root.restore(Bdf { device: 9, ..HOST }, &saved).is_err());
-    let bridge: &Bridge = &lpc(0);
+    let bridge: &Bridge = &lpc(0, None);
     assert_eq!((bridge.windows().len(), bridge.doorbells().len()), (0, 0));
 }
 
@@ -266,7 +266,7 @@ fn vcpus_that_move_a_bar_at_once_leave_one_window() {
 fn pciexbar_moves_the_configuration_window() {
     let moves: Arc<Mutex<Vec<Option<u64>>>> = Arc::default();
     let log = Arc::clone(&moves);
-    let bridge = host_bridge(ECAM, 256, Box::new(move |to| log.lock().unwrap().push(to)));
+    let bridge = host_bridge(ECAM, 256, Box::new(move |to| log.lock().unwrap().push(to)), None);
     let take = || std::mem::take(&mut *moves.lock().unwrap());
     // As OVMF does it: off, upper half, lower half with "enable". The number of buses stays.
     bridge.config_write(0x60, &0u32.to_le_bytes());

@@ -28,11 +28,15 @@ impl Transcript {
 
     /// Waits until the guest writes `what` after what was found before; returns what came in between.
     pub async fn expect(&mut self, what: &str, within: Duration) -> String {
-        let found = tokio::time::timeout(within, self.find(what)).await;
-        match found {
-            Ok(Ok(between)) => between,
-            Ok(Err(end)) => panic!("the console ended ({end}) before '{what}':\n{}", self.tail()),
-            Err(_) => panic!("the guest did not write '{what}' within {within:?}:\n{}", self.tail()),
+        self.wait_for(what, within).await.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same; where it does not come, what happened instead.
+    pub async fn wait_for(&mut self, what: &str, within: Duration) -> Result<String, String> {
+        match tokio::time::timeout(within, self.find(what)).await {
+            Ok(Ok(between)) => Ok(between),
+            Ok(Err(end)) => Err(format!("the console ended ({end}) before '{what}':\n{}", self.tail())),
+            Err(_) => Err(format!("the guest did not write '{what}' within {within:?}:\n{}", self.tail())),
         }
     }
 

@@ -26,6 +26,9 @@ pub enum FirmwareKind {
     Bios,
     /// OVMF, with a variable store that lasts as long as the machine.
     Uefi,
+    /// OVMF for Secure Boot, with a system management mode and a store in which Secure Boot is on; it lasts as long as the
+    /// machine.
+    SecureUefi,
 }
 
 /// A small Linux guest from the initramfs image, or another kernel.
@@ -60,6 +63,7 @@ impl Guest {
         let (code, variables) = match kind {
             FirmwareKind::Bios => ("bios-256k.bin", None),
             FirmwareKind::Uefi => ("OVMF_CODE_4M.fd", Some("OVMF_VARS_4M.fd")),
+            FirmwareKind::SecureUefi => ("OVMF_CODE_4M.secboot.fd", Some("OVMF_VARS_4M.ms.fd")),
         };
         let variables =
             variables.map(|file| VariableStoreConfig { source: path(image(file)), persistent: false });
@@ -69,6 +73,7 @@ impl Guest {
             boot_order: Vec::new(),
             menu_ms: 0,
             serial_console: true,
+            smm: kind == FirmwareKind::SecureUefi,
         }))
     }
 

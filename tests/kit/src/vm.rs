@@ -4,6 +4,7 @@ use std::any::Any;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use orlop_api::device::DeviceInfo;
 use orlop_api::event::{Event, EventKind};
@@ -12,6 +13,9 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{Guest, PATIENCE, Transcript, scratch, vmm};
+
+/// How long a process that ends takes to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// All events of a machine that has ended or is about to: reads `events` to their end.
 pub async fn ended(mut events: Events) -> Vec<EventKind> {
@@ -124,7 +128,14 @@ impl Vm {
 
     /// Waits for `what` on the console.
     pub async fn expect(&mut self, what: &str) -> String {
-        self.console().expect(what, PATIENCE).await
+        match self.console().wait_for(what, PATIENCE).await {
+            Ok(between) => between,
+            Err(why) => {
+                // A process that has closed the console is about to say why.
+                let _ = tokio::time::timeout(LAST_WORDS, self.process.wait()).await;
+                panic!("{why}\nthe VMM said: {}", self.stderr())
+            }
+        }
     }
 
     /// Lets the small Linux guest run `command`: its output; panics when it fails.

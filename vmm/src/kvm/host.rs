@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_CAP_MULTI_ADDRESS_SPACE, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 
 /// Where access to KVM comes from.
@@ -138,6 +138,12 @@ impl HostKvm {
     /// What CPUID leaves KVM can give a guest (KVM api §4.46).
     pub fn supported_cpuid(&self) -> Result<CpuId, KvmError> {
         self.fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(KvmError::of("KVM_GET_SUPPORTED_CPUID"))
+    }
+
+    /// Whether processors have a system management mode, with an address space of its own (KVM api §4.35, §8.2).
+    pub fn has_smm(&self) -> bool {
+        let spaces = self.fd.check_extension_raw(KVM_CAP_MULTI_ADDRESS_SPACE.into());
+        self.fd.check_extension(Cap::X86Smm) && spaces > 1
     }
 
     /// Whether the local APIC's timer may run by TSC deadline.

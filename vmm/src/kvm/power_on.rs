@@ -16,12 +16,14 @@ use super::KvmError;
 /// Model-specific registers that hold state of a guest (SDM vol 4 §2.1; the paravirtual ones: Linux
 /// `Documentation/virt/kvm/x86/msr.rst`), with the value at power-on. Time stamp counter first: writing it to every
 /// vCPU within a second keeps them in step.
-const MSRS: [(u32, u64); 26] = [
+const MSRS: [(u32, u64); 28] = [
     (0x10, 0),        // IA32_TIME_STAMP_COUNTER
     (0x174, 0),       // IA32_SYSENTER_CS
     (0x175, 0),       // IA32_SYSENTER_ESP
     (0x176, 0),       // IA32_SYSENTER_EIP
     (0x1a0, 1),       // IA32_MISC_ENABLE: fast strings
+    (0x9e, 0x3_0000), // IA32_SMBASE (SDM vol 3 §32.11)
+    (0x34, 0),        // MSR_SMI_COUNT
     (0x277, PAT),     // IA32_PAT
     (0x3b, 0),        // IA32_TSC_ADJUST
     (0x48, 0),        // IA32_SPEC_CTRL
@@ -122,6 +124,9 @@ impl VcpuAtPowerOn {
         for (index, data) in MSRS.into_iter().chain(types).chain(MTRR_VARIABLE.map(|index| (index, 0))) {
             set_msr(fd, index, data)?;
         }
+        // A system management interrupt that is on its way is pending only once somebody looks; putting the events back
+        // then takes it away, and the processor out of that mode.
+        fd.get_vcpu_events().map_err(KvmError::of("KVM_GET_VCPU_EVENTS"))?;
         fd.set_vcpu_events(&self.events).map_err(KvmError::of("KVM_SET_VCPU_EVENTS"))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kvm_bindings::{
     CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_IN,
     KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
-    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
-    KVM_SYSTEM_EVENT_SHUTDOWN, kvm_mp_state, kvm_regs, kvm_segment,
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, KVM_RUN_X86_SMM, KVM_SYSTEM_EVENT_CRASH,
+    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_mp_state, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::VcpuFd;
 use orlop_firmware::kernel::{EntryPoint, Segment, TableRegister};
@@ -40,6 +40,8 @@ pub enum Exit<'a> {
         address: u64,
         /// To be filled; 1 to 8 bytes.
         data: &'a mut [u8],
+        /// The processor is in system management mode.
+        in_smm: bool,
     },
     /// Writes to memory that is not RAM.
     MemoryWrite {
@@ -47,6 +49,8 @@ pub enum Exit<'a> {
         address: u64,
         /// What is written; 1 to 8 bytes.
         data: &'a [u8],
+        /// The processor is in system management mode.
+        in_smm: bool,
     },
     /// Somebody kicked it.
     Interrupted,
@@ -177,16 +181,17 @@ impl Vcpu {
             KVM_EXIT_IO => self.port_exit(),
             KVM_EXIT_MMIO => {
                 let run = self.fd.get_kvm_run();
+                let in_smm = u32::from(run.flags) & KVM_RUN_X86_SMM != 0;
                 // SAFETY: for KVM_EXIT_MMIO the kernel has filled in `mmio` (KVM api §5).
                 let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
                 let len = (mmio.len as usize).min(mmio.data.len());
                 let (address, data) = (mmio.phys_addr, &mut mmio.data[..len]);
                 if mmio.is_write != 0 {
                     self.exits.count(ExitReason::MmioWrite);
-                    Exit::MemoryWrite { address, data }
+                    Exit::MemoryWrite { address, data, in_smm }
                 } else {
                     self.exits.count(ExitReason::MmioRead);
-                    Exit::MemoryRead { address, data }
+                    Exit::MemoryRead { address, data, in_smm }
                 }
             }
             KVM_EXIT_HLT => {

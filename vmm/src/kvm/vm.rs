@@ -1,6 +1,7 @@
 //! A virtual machine of KVM: memory slots, interrupt controllers, doorbells.
 
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,10 @@ use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use orlop_firmware::layout::{KVM_IDENTITY_MAP_START, KVM_TSS_START, LAPIC_START};
 use orlop_pci::MsiSink;
 use orlop_virtio::Ram;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
+use vm_memory::MmapRegion;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{ChipsAtPowerOn, HostKvm, KvmError, Vcpu};
+use super::{ChipsAtPowerOn, HostKvm, KvmError, MemorySlots, Space, Vcpu};
 
 /// Where a message to a local APIC goes: 1 MiB from here (SDM vol 3 §11.11.1).
 const MSI_WINDOW_BYTES: u64 = 1 << 20;
@@ -25,7 +26,7 @@ pub struct Vm {
     fd: Arc<VmFd>,
 }
 
-/// Slots of read-only memory, above those of RAM, of which there are two at most.
+/// Slots of read-only memory, above those of RAM, of which there are few.
 const ROM_SLOTS_START: u32 = 16;
 
 /// Read-only memory of the guest. The slot goes before the memory does.
@@ -66,12 +67,6 @@ impl Drop for RomSlot {
     }
 }
 
-/// Guest memory as KVM knows it. The slots, and with them every vCPU's view of memory, go before the memory does.
-pub struct MemorySlots {
-    fd: Arc<VmFd>,
-    ram: Arc<Ram>,
-}
-
 impl Vm {
     /// A machine with local APICs, IOAPIC, two 8259 and an 8254 in the kernel, and neither memory nor vCPUs.
     pub fn new(kvm: &HostKvm) -> Result<Self, KvmError> {
@@ -88,27 +83,16 @@ impl Vm {
         Ok(Self { fd: Arc::new(fd) })
     }
 
-    /// Makes `ram` the machine's memory, a slot per region (KVM api §4.35).
-    pub fn set_memory(&self, ram: &Arc<Ram>) -> Result<MemorySlots, KvmError> {
-        // Made first, so that a failure half-way takes the slots away again.
-        let slots = MemorySlots { fd: Arc::clone(&self.fd), ram: Arc::clone(ram) };
-        for (slot, region) in ram.iter().enumerate() {
-            let region = kvm_userspace_memory_region {
-                slot: slot as u32,
-                flags: 0,
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: region.as_ptr() as u64,
-            };
-            set_slot(&self.fd, region)?;
-        }
-        Ok(slots)
+    /// Makes `ram` the machine's memory; of it `smram`, which is a region of its own, can be hidden from whoever is not in
+    /// system management mode.
+    pub fn set_memory(&self, ram: &Arc<Ram>, smram: Option<&Range<u64>>) -> Result<MemorySlots, KvmError> {
+        MemorySlots::place(Arc::clone(&self.fd), ram, smram)
     }
 
     /// Memory that the guest reads and runs but does not write, at `address`: its writes become exits (KVM api §4.35).
-    /// It is not shown yet. `number` tells it from other such memory.
-    pub fn add_rom(&self, number: u32, memory: Arc<MmapRegion<()>>, address: u64) -> RomSlot {
-        RomSlot { fd: Arc::clone(&self.fd), slot: ROM_SLOTS_START + number, memory, address }
+    /// It is not shown yet. `number` tells it from other such memory in the same `space`.
+    pub fn add_rom(&self, space: Space, number: u32, memory: Arc<MmapRegion<()>>, address: u64) -> RomSlot {
+        RomSlot { fd: Arc::clone(&self.fd), slot: space.slot(ROM_SLOTS_START + number), memory, address }
     }
 
     /// A new vCPU with the local APIC identifier `apic_id`.
@@ -120,6 +104,11 @@ impl Vm {
     /// Delivers messages to this machine's local APICs.
     pub fn msi_sender(&self) -> Arc<MsiSender> {
         Arc::new(MsiSender { fd: Arc::clone(&self.fd), sent: AtomicU64::new(0), dropped: AtomicU64::new(0) })
+    }
+
+    /// What interrupts every processor for system management.
+    pub fn smi_line(&self) -> SmiLine {
+        SmiLine { fd: Arc::clone(&self.fd) }
     }
 
     /// The input `gsi` of the interrupt controllers.
@@ -153,21 +142,7 @@ impl Vm {
     }
 }
 
-impl Drop for MemorySlots {
-    fn drop(&mut self) {
-        for (slot, region) in self.ram.iter().enumerate() {
-            let gone = kvm_userspace_memory_region {
-                slot: slot as u32,
-                guest_phys_addr: region.start_addr().0,
-                ..kvm_userspace_memory_region::default()
-            };
-            // A slot that never was cannot be taken away; nothing else can fail.
-            let _ = set_slot(&self.fd, gone);
-        }
-    }
-}
-
-fn set_slot(fd: &VmFd, region: kvm_userspace_memory_region) -> Result<(), KvmError> {
+pub(super) fn set_slot(fd: &VmFd, region: kvm_userspace_memory_region) -> Result<(), KvmError> {
     #[expect(unsafe_code, reason = "the kernel writes guest memory on the guest's behalf")]
     // SAFETY: the region is either a whole mapping of guest memory, which `MemorySlots` or `RomSlot` keeps alive until it
     // has taken the slot away, or of length zero. Everything else in this process reaches that memory through vm-memory, which
@@ -219,6 +194,26 @@ impl MsiSink for MsiSender {
         let delivered = inside && self.fd.signal_msi(msi).is_ok_and(|vcpus| vcpus > 0);
         let counter = if delivered { &self.sent } else { &self.dropped };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A message to all local APICs (SDM vol 3 §11.11): physical destination 0xFF, and delivery mode SMI.
+const SMI_ADDRESS: u32 = LAPIC_START as u32 | 0xff << 12;
+const SMI_DATA: u32 = 0b010 << 8;
+
+/// The pin by which a chipset interrupts processors for system management. A processor whose local APIC is switched off
+/// does not hear it.
+pub struct SmiLine {
+    fd: Arc<VmFd>,
+}
+
+impl SmiLine {
+    /// One interrupt to every processor. It is pending when this returns: whoever raised it goes on in system management
+    /// mode.
+    pub fn raise(&self) {
+        let msi = kvm_msi { address_lo: SMI_ADDRESS, data: SMI_DATA, ..kvm_msi::default() };
+        // Where no processor hears it there is nothing to be done.
+        let _ = self.fd.signal_msi(msi);
     }
 }
 

@@ -57,6 +57,9 @@ pub enum BootError {
     /// A file of the firmware has a size that it cannot have.
     #[error(transparent)]
     RomSize(#[from] BadSize),
+    /// The firmware has no use for a system management mode.
+    #[error("a BIOS has no use for a system management mode")]
+    BiosWithSmm,
     /// There is no memory for the firmware.
     #[error(transparent)]
     RomMemory(#[from] MemoryError),
@@ -84,6 +87,7 @@ impl BootError {
             Self::Rom { file, .. } | Self::RomRead { file, .. } => file.field(),
             Self::RomSize(BadSize { part, .. }) => RomFile(*part).field(),
             Self::RomMemory(_) => "boot.firmware.code",
+            Self::BiosWithSmm => "boot.firmware.smm",
             Self::Kernel(_) | Self::Load(_) | Self::Tables(_) => "boot.kernel.kernel",
         }
     }

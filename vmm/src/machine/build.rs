@@ -133,15 +133,24 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     }
 
     install_kick_handler()?;
-    let ram = Arc::new(memory::allocate(&plan.layout, plan.backing)?);
+    let smram = plan.smram.as_ref();
+    let ram = Arc::new(memory::allocate(&plan.layout, smram, plan.backing)?);
+    let reachable = memory::reachable(&ram, smram)?;
     let start = boot.load(&ram, &plan)?;
     let vm = Arc::new(Vm::new(kvm)?);
-    let memory_slots = vm.set_memory(&ram)?;
+    let memory_slots = Arc::new(vm.set_memory(&ram, smram)?);
     let buses = Arc::new(Buses::default());
     let windows = Arc::new(PciWindows::new(&buses.memory, Arc::clone(&vm), plan.layout.clone()));
     let root = PciRoot::new(windows.clone());
-    let surroundings =
-        Surroundings { vm: &vm, buses: &buses, ram: &ram, alarm: &alarm, console, firmware_log };
+    let surroundings = Surroundings {
+        vm: &vm,
+        buses: &buses,
+        ram: &reachable,
+        slots: &memory_slots,
+        alarm: &alarm,
+        console,
+        firmware_log,
+    };
     let platform = Platform::new(&plan, &boot, root, &surroundings)?;
     let vcpus = (0..plan.topology.vcpus()).map(|index| {
         let vcpu = vm.create_vcpu(plan.topology.apic_id(index))?;
@@ -155,7 +164,7 @@ pub fn build(plan: Plan, means: Means<'_>) -> Result<Machine, BuildError> {
     let msi = vm.msi_sender();
     let mut devices = Vec::new();
     for (place, built) in slots.into_iter().zip(opened) {
-        let device = seat(place, built, &platform, &ram, &msi, jail)?;
+        let device = seat(place, built, &platform, &reachable, &msi, jail)?;
         device.function.on_fault(tell_faults(events, &device.id));
         devices.push(device);
     }

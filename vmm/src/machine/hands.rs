@@ -152,7 +152,8 @@ impl Hands {
             tsc_deadline: kvm.has_tsc_deadline(),
         };
         let seed = Seed::draw().map_err(|e| host(None, format!("cannot draw random numbers: {e}")))?;
-        let facts = HostFacts { vcpus_max: kvm.vcpus_max(), address_bits: cpu.address_bits(), seed };
+        let (vcpus_max, smm) = (kvm.vcpus_max(), kvm.has_smm());
+        let facts = HostFacts { vcpus_max, smm, address_bits: cpu.address_bits(), seed };
         let plan =
             plan(config, &facts).map_err(|e| Refusal::Invalid { field: Some(e.field), detail: e.problem })?;
         let mut config = plan.config.clone();

@@ -58,7 +58,7 @@ pub struct Keep {
     /// The address spaces.
     pub(super) buses: Arc<Buses>,
     /// Guest memory as KVM knows it.
-    pub(super) memory_slots: MemorySlots,
+    pub(super) memory_slots: Arc<MemorySlots>,
 }
 
 /// A reset that did not succeed.

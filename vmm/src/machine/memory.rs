@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::FromRawFd;
+use std::sync::Arc;
 
 use orlop_api::config::MemoryBacking;
 use orlop_firmware::layout::MemoryLayout;
@@ -56,10 +58,18 @@ fn recipe(backing: MemoryBacking) -> Recipe {
     }
 }
 
-/// Maps guest memory as `layout` says. Anonymous memory asks for transparent huge pages.
-pub fn allocate(layout: &MemoryLayout, backing: MemoryBacking) -> Result<Ram, MemoryError> {
+/// Maps guest memory as `layout` says, `smram` in it as a region of its own. Anonymous memory asks for transparent huge
+/// pages.
+pub fn allocate(
+    layout: &MemoryLayout,
+    smram: Option<&Range<u64>>,
+    backing: MemoryBacking,
+) -> Result<Ram, MemoryError> {
     let recipe = recipe(backing);
-    let regions = layout.ram().into_iter().map(|range| {
+    let split = smram.map_or(layout.low.end, |smram| smram.start);
+    let low = [layout.low.start..split, split..layout.low.end];
+    let ranges = low.into_iter().chain([layout.high.clone()]).filter(|range| !range.is_empty());
+    let regions = ranges.map(|range| {
         let len_bytes = range.end - range.start;
         let region = map(len_bytes, &recipe)?;
         if recipe.memfd.is_none() {
@@ -73,6 +83,14 @@ pub fn allocate(layout: &MemoryLayout, backing: MemoryBacking) -> Result<Ram, Me
     });
     let regions: Vec<_> = regions.collect::<Result<_, _>>()?;
     Ram::from_regions(regions).map_err(|e| MemoryError::Map(e.to_string()))
+}
+
+/// The part of `ram` that devices reach: all but `smram`, which is a region of its own.
+pub fn reachable(ram: &Arc<Ram>, smram: Option<&Range<u64>>) -> Result<Arc<Ram>, MemoryError> {
+    let Some(smram) = smram else { return Ok(Arc::clone(ram)) };
+    ram.remove_region(GuestAddress(smram.start), smram.end - smram.start)
+        .map(|(reachable, _)| Arc::new(reachable))
+        .map_err(|e| MemoryError::Map(e.to_string()))
 }
 
 /// Maps zeroed anonymous memory that is no RAM of the guest.
@@ -145,7 +163,7 @@ mod tests {
     fn memory_of_either_kind_is_zero_again_after_discard() {
         let layout = MemoryLayout::of(2 << 20).unwrap();
         for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
-            let ram = allocate(&layout, backing).unwrap();
+            let ram = allocate(&layout, None, backing).unwrap();
             ram.write_obj(0x1234_5678_u32, GuestAddress(0x10_0000)).unwrap();
             discard(&ram).unwrap();
             assert_eq!(ram.read_obj::<u32>(GuestAddress(0x10_0000)).unwrap(), 0);
@@ -154,16 +172,37 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_hole_is_a_region_of_its_own() {
-        let ram = allocate(&MemoryLayout::of(6 << 30).unwrap(), MemoryBacking::Memfd).unwrap();
+        let ram = allocate(&MemoryLayout::of(6 << 30).unwrap(), None, MemoryBacking::Memfd).unwrap();
         assert_eq!(ram.num_regions(), 2);
         ram.write_obj(1_u8, GuestAddress((8 << 30) - 1)).unwrap();
         assert!(ram.write_obj(1_u8, GuestAddress(3 << 30)).is_err());
     }
 
     #[test]
+    fn devices_reach_everything_but_system_management_ram() {
+        let layout = MemoryLayout::of(3 << 30).unwrap();
+        let smram = (2 << 30) - (16 << 20)..2 << 30;
+        let ram = Arc::new(allocate(&layout, Some(&smram), MemoryBacking::Anonymous).unwrap());
+        let reachable = reachable(&ram, Some(&smram)).unwrap();
+        for (address, reached) in [
+            (0, true),
+            (smram.start - 4, true),
+            (smram.start, false),
+            (smram.end - 4, false),
+            (1 << 32, true),
+        ] {
+            ram.write_obj(7_u32, GuestAddress(address)).unwrap();
+            assert_eq!(reachable.read_obj::<u32>(GuestAddress(address)).ok(), reached.then_some(7));
+        }
+        // Not even the end of something that begins before it.
+        assert!(reachable.write_slice(&[0; 8], GuestAddress(smram.start - 4)).is_err());
+        assert_eq!(ram.read_obj::<u32>(GuestAddress(smram.start)).unwrap(), 7);
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_with_its_size() {
         let layout = MemoryLayout::of(16 << 40).unwrap();
-        let error = allocate(&layout, MemoryBacking::Hugetlb1G).unwrap_err();
+        let error = allocate(&layout, None, MemoryBacking::Hugetlb1G).unwrap_err();
         assert!(error.to_string().contains("huge pages of 1 GiB"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod ecam;
 mod firmware;
+mod smm;
 
 use std::sync::Arc;
 
@@ -12,17 +13,17 @@ use orlop_chipset::{
 };
 use orlop_firmware::acpi;
 use orlop_firmware::layout::ECAM_START;
-use orlop_pci::{Bdf, ConfigPorts, PciRoot, RootError, host_bridge, lpc};
+use orlop_pci::{Bdf, Bridge, ConfigPorts, PciRoot, RootError, host_bridge, lpc};
 use orlop_virtio::Ram;
 
 use self::ecam::EcamWindow;
-use self::firmware::FirmwareBoard;
+use self::firmware::{FirmwareBoard, Wires};
 use super::boot::BootSource;
 use super::console::Console;
 use super::plan::{BootPlan, Plan};
 use super::policy::GuestAct;
 use super::vcpu::{Alarm, Buses};
-use crate::kvm::{KvmError, Vm};
+use crate::kvm::{KvmError, MemorySlots, Vm};
 
 /// Buses behind ECAM.
 const BUSES: u16 = 256;
@@ -45,6 +46,7 @@ pub struct Platform {
     reset_control: Arc<ResetControl>,
     config_ports: Arc<ConfigPorts>,
     ecam: Arc<EcamWindow>,
+    bridges: [Arc<Bridge>; 2],
     firmware: Option<FirmwareBoard>,
 }
 
@@ -54,8 +56,10 @@ pub struct Surroundings<'a> {
     pub vm: &'a Vm,
     /// The address spaces.
     pub buses: &'a Buses,
-    /// Guest memory.
+    /// Guest memory that devices reach.
     pub ram: &'a Arc<Ram>,
+    /// All guest memory, as KVM knows it.
+    pub slots: &'a Arc<MemorySlots>,
     /// Who is told of the guest's acts.
     pub alarm: &'a Arc<Alarm>,
     /// Where serial output goes.
@@ -113,12 +117,17 @@ impl Platform {
         let config_ports = Arc::new(ConfigPorts::new(Arc::clone(&root)));
         let ecam = EcamWindow::new(&around.buses.memory, &root, plan.layout.clone())?;
         let moved = Arc::clone(&ecam);
-        let bridge = host_bridge(ECAM_START, BUSES, Box::new(move |to| moved.move_to(to)));
-        root.insert(HOST_BRIDGE, Arc::new(bridge))?;
-        root.insert(LPC, Arc::new(lpc(PM_BASE)))?;
+        let smi = plan.smram.is_some().then(|| smm::source(around));
+        let host =
+            host_bridge(ECAM_START, BUSES, Box::new(move |to| moved.move_to(to)), smm::memory(plan, around));
+        let bridges = [Arc::new(host), Arc::new(lpc(PM_BASE, smi.as_ref().map(smm::lock)))];
+        for (bridge, place) in bridges.iter().zip([HOST_BRIDGE, LPC]) {
+            root.insert(place, bridge.clone())?;
+        }
         let firmware = match (boot, &plan.boot) {
             (BootSource::Firmware(source), BootPlan::Firmware(told)) => {
-                Some(FirmwareBoard::new(plan, told, source, &ecam, around, Arc::clone(&power))?)
+                let power = Arc::clone(&power);
+                Some(FirmwareBoard::new(plan, told, source, Wires { ecam: &ecam, power, smi }, around)?)
             }
             _ => None,
         };
@@ -135,6 +144,7 @@ impl Platform {
             config_ports,
             root,
             ecam,
+            bridges,
             firmware,
         };
         board.place(around.buses, power, plan.config.panic)?;
@@ -167,7 +177,9 @@ impl Platform {
     /// What it counts.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let firmware = self.firmware.iter().flat_map(FirmwareBoard::counters);
-        std::iter::once(("ecam_moves_refused", self.ecam.refused())).chain(firmware).collect()
+        let locked = self.bridges.iter().map(|bridge| bridge.refused()).sum();
+        let own = [("ecam_moves_refused", self.ecam.refused()), ("locked_writes_refused", locked)];
+        own.into_iter().chain(firmware).collect()
     }
 
     /// Presses the power button.

@@ -23,13 +23,15 @@ use crate::kvm::{Exit, ExitCounters, Kicker, KvmError, MemoryTypes, Vcpu, VcpuAt
 /// Stack of a vCPU thread in bytes; it is reserved, not used.
 const STACK_BYTES: usize = 256 << 10;
 
-/// The two address spaces of the machine.
+/// The address spaces of the machine.
 #[derive(Default)]
 pub struct Buses {
     /// Ports.
     pub ports: Arc<Bus>,
     /// Memory that is not RAM.
     pub memory: Arc<Bus>,
+    /// What of that answers otherwise in system management mode.
+    pub smm: Arc<Bus>,
 }
 
 /// Where the guest's doings that concern the whole machine are reported, and the flag that makes every vCPU stand
@@ -254,7 +256,7 @@ impl Runner {
     /// Runs to the next exit and answers it; true when it was interrupted.
     fn step(&mut self) -> bool {
         let index = self.index;
-        let (ports, memory) = (&self.buses.ports, &self.buses.memory);
+        let Buses { ports, memory, smm } = &*self.buses;
         match self.vcpu.run() {
             Exit::PortRead { port, width, data } => {
                 data.chunks_mut(width).for_each(|piece| {
@@ -266,11 +268,11 @@ impl Runner {
                     ports.write(u64::from(port), piece);
                 });
             }
-            Exit::MemoryRead { address, data } => {
-                memory.read(address, data);
+            Exit::MemoryRead { address, data, in_smm } => {
+                let _ = in_smm && smm.read(address, data) || memory.read(address, data);
             }
-            Exit::MemoryWrite { address, data } => {
-                memory.write(address, data);
+            Exit::MemoryWrite { address, data, in_smm } => {
+                let _ = in_smm && smm.write(address, data) || memory.write(address, data);
             }
             Exit::Continue => {}
             Exit::Interrupted => return true,

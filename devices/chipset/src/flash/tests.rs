@@ -121,3 +121,23 @@ fn a_command_in_progress_survives_saving() {
     other.reset();
     assert_eq!(read_byte(&other, 7), 0);
 }
+
+#[test]
+fn outside_system_management_mode_the_array_is_read_and_nothing_is_written() {
+    let (flash, chip) = flash();
+    let flash = Arc::new(flash);
+    let outside = GuardedFlash::new(Arc::clone(&flash));
+    for command in [CLEAR_STATUS, ERASE, ERASE_CONFIRM, PROGRAM[0], 0, READ_STATUS] {
+        outside.write(0, &[command]);
+        assert_eq!(read_byte(&outside, 0), 0xA5);
+    }
+    assert!(chip.bytes.lock().unwrap().iter().all(|b| *b == 0xA5));
+    assert_eq!((outside.refused(), chip.shown.lock().unwrap().len()), (6, 0));
+    // In the middle of a command of somebody inside.
+    flash.write(0, &[ERASE]);
+    outside.write(0, &[ERASE_CONFIRM]);
+    assert_eq!((read_byte(&outside, 0), read_byte(&*flash, 0)), (0xA5, STATUS_READY));
+    flash.write(0, &[ERASE_CONFIRM]);
+    assert_eq!((read_byte(&outside, 0), read_byte(&*flash, 0)), (0xFF, STATUS_READY));
+    survives_every_access(&outside);
+}

@@ -27,26 +27,43 @@ pub enum Content {
         /// Makes it.
         make: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
     },
+    /// Firmware may write it.
+    Held {
+        /// Its length in bytes.
+        len: usize,
+        /// What has it.
+        held: Arc<dyn Held>,
+    },
+}
+
+/// An item that firmware may write, by descriptors only.
+pub trait Held: Send + Sync {
+    /// Its bytes; called when it is selected.
+    fn read(&self) -> Vec<u8>;
+    /// Puts `data` at `offset`, all inside the item; false when that may not be.
+    fn write(&self, offset: usize, data: &[u8]) -> bool;
 }
 
 impl Content {
     fn len(&self) -> usize {
         match self {
             Self::Fixed(bytes) => bytes.len(),
-            Self::Made { len, .. } => *len,
+            Self::Made { len, .. } | Self::Held { len, .. } => *len,
         }
     }
 
     fn bytes(&self) -> Arc<[u8]> {
         match self {
             Self::Fixed(bytes) => Arc::clone(bytes),
-            Self::Made { len, make } => {
-                let mut bytes = make();
-                bytes.resize(*len, 0);
-                bytes.into()
-            }
+            Self::Made { len, make } => padded(make(), *len),
+            Self::Held { len, held } => padded(held.read(), *len),
         }
     }
+}
+
+fn padded(mut bytes: Vec<u8>, len: usize) -> Arc<[u8]> {
+    bytes.resize(len, 0);
+    bytes.into()
 }
 
 impl From<Vec<u8>> for Content {
@@ -103,6 +120,14 @@ impl Items {
     /// The bytes of item `key`.
     pub(super) fn get(&self, key: u16) -> Option<Arc<[u8]>> {
         self.numbered.get(&key).map(Content::bytes)
+    }
+
+    /// Item `key` with its length in bytes, where firmware may write it.
+    pub(super) fn held(&self, key: u16) -> Option<(usize, Arc<dyn Held>)> {
+        match self.numbered.get(&key)? {
+            Content::Held { len, held } => Some((*len, Arc::clone(held))),
+            _ => None,
+        }
     }
 }
 

@@ -197,3 +197,57 @@ fn a_name_must_fit_the_directory() {
         assert!(FileName::new(&bad).unwrap_err().to_string().contains("1 to 55 bytes"));
     }
 }
+
+/// An item of four bytes, of which the last may not be written.
+struct Register(Mutex<Vec<u8>>);
+
+impl Held for Register {
+    fn read(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+    fn write(&self, offset: usize, data: &[u8]) -> bool {
+        let may = offset + data.len() < 4;
+        if may {
+            self.0.lock().unwrap()[offset..][..data.len()].copy_from_slice(data);
+        }
+        may
+    }
+}
+
+#[test]
+fn what_is_held_is_written_by_a_descriptor_and_nothing_else_is() {
+    let memory = Arc::new(Memory(Mutex::new(vec![0xEE; 64 << 10])));
+    let register = Arc::new(Register(Mutex::new(vec![0; 4])));
+    let files: BTreeMap<FileName, Content> = [
+        (FileName::new("etc/a").unwrap(), b"alpha".to_vec().into()),
+        (FileName::new("etc/r").unwrap(), Content::Held { len: 4, held: register.clone() }),
+    ]
+    .into();
+    let device = FwCfg::new(Items::new(BTreeMap::new(), files), memory.clone());
+    let write = |item: u32, length, address| {
+        dma(&device, &memory, item << 16 | CONTROL_SELECT | CONTROL_WRITE, length, address)
+    };
+    assert!(memory.write(0x200, &[1, 2, 3, 4]));
+    assert_eq!(write(0x21, 3, 0x200), 0);
+    select(&device, 0x21);
+    assert_eq!(read(&device, 4), [1, 2, 3, 0]);
+    // Further on, after what was written before.
+    select(&device, 0x21);
+    assert_eq!(read(&device, 1), [1]);
+    assert_eq!(dma(&device, &memory, CONTROL_WRITE, 2, 0x202), 0);
+    assert_eq!(*register.0.lock().unwrap(), [1, 3, 4, 0]);
+    // Not the last byte, not beyond the end, not from where there is no memory, not another item, not by the port.
+    for (item, length, address) in [
+        (0x21, 4, 0x200),
+        (0x21, 5, 0x200),
+        (0x21, u32::MAX, 0x200),
+        (0x21, 2, 0xffff),
+        (0x20, 1, 0x200),
+        (9, 1, 0),
+    ] {
+        assert_eq!(write(item, length, address), CONTROL_ERROR, "{item:#x} {length} {address:#x}");
+    }
+    select(&device, 0x21 | WRITE_CHANNEL);
+    device.write(1, &[0xFF]);
+    assert_eq!((register.0.lock().unwrap().clone(), device.faults()), (vec![1, 3, 4, 0], 6));
+}

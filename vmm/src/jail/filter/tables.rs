@@ -99,6 +99,7 @@ const KVM_SET_USER_MEMORY_REGION: u64 = iow(0x46, 32);
 const KVM_VCPU: &[u64] = &[
     KVM_FIRST,
     ior(0x81, 144),  // KVM_GET_REGS
+    ior(0x9f, 64),   // KVM_GET_VCPU_EVENTS
     iow(0x82, 144),  // KVM_SET_REGS
     ior(0x83, 312),  // KVM_GET_SREGS
     iow(0x84, 312),  // KVM_SET_SREGS

@@ -60,6 +60,9 @@ impl FirmwareSource {
         let store_file = store_file.transpose()?;
         let store_bytes = store_file.as_ref().map(|(file, _)| len(store, file)).transpose()?;
         let layout = RomLayout::of(len(code, &code_file)?, store_bytes)?;
+        if config.smm && layout.shadow().is_some() {
+            return Err(BootError::BiosWithSmm);
+        }
         let code = read(code, code_file, layout.code.end - layout.code.start)?;
         let variables = store_file.zip(store_bytes).map(|((file, persistent), len)| {
             let kept = persistent.then(|| file.try_clone()).transpose();

@@ -7,12 +7,14 @@ pub mod check;
 mod seed;
 mod text;
 
+use std::ops::Range;
+
 use orlop_api::config::{BootConfig, FirmwareConfig, KernelConfig, MemoryBacking, VmConfig};
 use orlop_api::device::DeviceKind;
 use orlop_firmware::handover::BootDevice;
 use orlop_firmware::layout::{MemoryLayout, PAGE_BYTES, PCI32};
 use orlop_firmware::topology::Topology;
-use orlop_pci::Bdf;
+use orlop_pci::{Bdf, TSEG_MAX_BYTES};
 use orlop_virtio::layout::BAR_BYTES;
 
 pub use self::seed::Seed;
@@ -26,6 +28,8 @@ const DEVICES_MAX: usize = 30;
 pub struct HostFacts {
     /// The most vCPUs that KVM gives one machine.
     pub vcpus_max: u32,
+    /// Whether processors have a system management mode.
+    pub smm: bool,
     /// Width of a guest-physical address in bits.
     pub address_bits: u32,
     /// What random choices are drawn from.
@@ -58,6 +62,8 @@ pub struct Plan {
     pub topology: Topology,
     /// Guest memory.
     pub layout: MemoryLayout,
+    /// What of it is for system management mode alone, where there is one.
+    pub smram: Option<Range<u64>>,
     /// Where it comes from.
     pub backing: MemoryBacking,
     /// What is started.
@@ -130,8 +136,9 @@ pub fn plan(mut config: VmConfig, facts: &HostFacts) -> Result<Plan, PlanError> 
     check::names(&wanted)?;
     let slots = places(wanted, &layout)?;
     let boot = boot(&config, &slots, facts)?;
+    let smram = smram(&config, &layout, facts)?;
     let backing = config.memory.backing;
-    Ok(Plan { config, topology, layout, backing, boot, slots })
+    Ok(Plan { config, topology, layout, smram, backing, boot, slots })
 }
 
 fn boot(config: &VmConfig, slots: &[Slot], facts: &HostFacts) -> Result<BootPlan, PlanError> {
@@ -198,15 +205,54 @@ fn layout(config: &VmConfig, facts: &HostFacts) -> Result<MemoryLayout, PlanErro
         let bits = facts.address_bits;
         return Err(refuse(format!("{size_bytes} bytes: this host's guests address only {bits} bits")));
     }
-    let page_bytes = match config.memory.backing {
-        MemoryBacking::Anonymous | MemoryBacking::Memfd => PAGE_BYTES,
-        MemoryBacking::Hugetlb2M => 2 << 20,
-        MemoryBacking::Hugetlb1G => 1 << 30,
-    };
+    let page_bytes = page_bytes(config);
     if !layout.ram().iter().all(|range| (range.end - range.start).is_multiple_of(page_bytes)) {
         return Err(refuse(format!("{size_bytes} bytes are no whole number of pages of {page_bytes} bytes")));
     }
     Ok(layout)
+}
+
+/// How long the pages are that memory comes from, in bytes.
+fn page_bytes(config: &VmConfig) -> u64 {
+    match config.memory.backing {
+        MemoryBacking::Anonymous | MemoryBacking::Memfd => PAGE_BYTES,
+        MemoryBacking::Hugetlb2M => 2 << 20,
+        MemoryBacking::Hugetlb1G => 1 << 30,
+    }
+}
+
+/// Firmware with a system management mode has its own 16 MiB, and needs as much again and more to run at all.
+const SMM_MEMORY_MIN_BYTES: u64 = 64 << 20;
+
+/// The memory for system management mode: the end of low RAM, as much as the host bridge can hide.
+fn smram(
+    config: &VmConfig,
+    layout: &MemoryLayout,
+    facts: &HostFacts,
+) -> Result<Option<Range<u64>>, PlanError> {
+    let BootConfig::Firmware(FirmwareConfig { smm: true, variables, .. }) = &config.boot else {
+        return Ok(None);
+    };
+    let field = "boot.firmware.smm";
+    check::ensure(facts.smm, field, || {
+        "this host's KVM gives processors no system management mode (KVM_CAP_X86_SMM)".to_owned()
+    })?;
+    check::ensure(variables.is_some(), field, || {
+        "firmware with a system management mode needs boot.firmware.variables".to_owned()
+    })?;
+    let (size_bytes, end) = (config.memory.size_bytes, layout.low.end);
+    // The registers that firmware reads and writes count in MiB.
+    let fits = end.is_multiple_of(1 << 20) && end >= SMM_MEMORY_MIN_BYTES;
+    check::ensure(fits, "memory.size_bytes", || {
+        format!(
+            "{size_bytes} bytes: with a system management mode memory is whole MiB, at least {SMM_MEMORY_MIN_BYTES}"
+        )
+    })?;
+    let start = end - TSEG_MAX_BYTES;
+    check::ensure(start.is_multiple_of(page_bytes(config)), "memory.backing", || {
+        "system management mode needs 16 MiB of their own, which is no whole number of such pages".to_owned()
+    })?;
+    Ok(Some(start..end))
 }
 
 /// Gives every device a place on bus 0 and a BAR: most the next place and a BAR in the 64-bit window, in order.

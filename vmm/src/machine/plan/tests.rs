@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{HostFacts, Plan, PlanError, Seed, plan};
 
 fn facts() -> HostFacts {
-    HostFacts { vcpus_max: 64, address_bits: 48, seed: Seed([7; 16]) }
+    HostFacts { vcpus_max: 64, smm: true, address_bits: 48, seed: Seed([7; 16]) }
 }
 
 fn minimal() -> serde_json::Value {
@@ -206,4 +206,46 @@ fn memory_beyond_what_the_host_addresses_is_refused() {
     let config = serde_json::from_value(with("memory.size_bytes", json!(64_u64 << 30))).unwrap();
     let error = plan(config, &HostFacts { address_bits: 36, ..facts() }).err().unwrap();
     assert!(error.problem.contains("only 36 bits"), "{error}");
+}
+
+/// A machine whose firmware has a system management mode.
+fn with_smm(size_bytes: u64) -> serde_json::Value {
+    let store = json!({ "source": { "path": "/vars.fd" } });
+    let firmware = json!({ "code": { "path": "/code.fd" }, "variables": store, "smm": true });
+    let mut config = with("boot", json!({ "firmware": firmware }));
+    config["memory"]["size_bytes"] = json!(size_bytes);
+    config
+}
+
+#[test]
+fn system_management_ram_is_the_end_of_low_memory() {
+    check(
+        with_smm(64 << 20),
+        "machine small 07070707-0707-4707-8707-070707070707
+         cpus 1 x 1 x 1, apic ids [0]
+         ram 0x0..0x4000000 Anonymous
+         smram 0x3000000..0x4000000
+         pci64 0x100000000..0x900000000",
+    );
+    assert_eq!(of(with_smm(5 << 30)).unwrap().smram, Some(0x7f00_0000..0x8000_0000));
+    let mut huge = with_smm(256 << 20);
+    huge["memory"]["backing"] = json!("hugetlb_2m");
+    assert!(of(huge).is_ok());
+}
+
+#[test]
+fn a_system_management_mode_that_cannot_be_is_refused_by_its_field() {
+    for size in [63 << 20, (64 << 20) + 4096, 2 << 20] {
+        refused(with_smm(size), "memory.size_bytes", "whole MiB, at least 67108864");
+    }
+    let mut huge = with_smm(1 << 30);
+    huge["memory"]["backing"] = json!("hugetlb_1g");
+    refused(huge, "memory.backing", "no whole number of such pages");
+    let mut volatile = with_smm(64 << 20);
+    volatile["boot"]["firmware"].as_object_mut().unwrap().remove("variables");
+    refused(volatile, "boot.firmware.smm", "needs boot.firmware.variables");
+    let config = serde_json::from_value(with_smm(64 << 20)).unwrap();
+    let error = plan(config, &HostFacts { smm: false, ..facts() }).err().unwrap();
+    assert_eq!(error.field, "boot.firmware.smm");
+    assert!(error.problem.contains("KVM_CAP_X86_SMM"), "{error}");
 }

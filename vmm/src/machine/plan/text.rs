@@ -13,6 +13,9 @@ impl Display for Plan {
         for range in self.layout.ram() {
             writeln!(f, "ram {:#x}..{:#x} {:?}", range.start, range.end, self.backing)?;
         }
+        if let Some(smram) = &self.smram {
+            writeln!(f, "smram {:#x}..{:#x}", smram.start, smram.end)?;
+        }
         writeln!(f, "pci64 {:#x}..{:#x}", self.layout.pci64.start, self.layout.pci64.end)?;
         for slot in &self.slots {
             let (bdf, bar, device) = (slot.bdf, slot.bar_address, &slot.device);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use orlop_bus::BusDevice;
 use orlop_chipset::{
-    Content, DebugConsole, DmaMemory, FileName, Flash, FlashMemory, FwCfg, Items, Pm1, PowerSink, ports,
+    ApmPorts, Content, DebugConsole, DmaMemory, FileName, Flash, FlashMemory, FwCfg, GuardedFlash, Items,
+    Pm1, PowerSink, Smi, SmiEnable, ports,
 };
 use orlop_firmware::acpi::{PciSpace, Relocatable};
 use orlop_firmware::handover::{
@@ -17,7 +18,7 @@ use orlop_virtio::Ram;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{EcamWindow, PlatformError, Surroundings, port};
-use crate::kvm::RomSlot;
+use crate::kvm::{RomSlot, Space};
 use crate::machine::boot::{FirmwareSource, VariableStore, described, smbios};
 use crate::machine::plan::{FirmwarePlan, Plan};
 
@@ -29,9 +30,21 @@ const VARIABLES_SLOT: u32 = 1;
 pub struct FirmwareBoard {
     fw_cfg: Arc<FwCfg>,
     flash: Option<Arc<Flash>>,
+    guard: Option<Arc<GuardedFlash>>,
+    smi: Option<Arc<Smi>>,
     pm1: Arc<Pm1>,
-    #[expect(dead_code, reason = "held so that the guest sees it")]
-    code: RomSlot,
+    /// Held so that the guest sees them.
+    roms: Vec<RomSlot>,
+}
+
+/// What connects it with the rest of the board.
+pub struct Wires<'a> {
+    /// Where PCI's configuration mechanism is.
+    pub ecam: &'a Arc<EcamWindow>,
+    /// What switches the machine off.
+    pub power: PowerSink,
+    /// The source of system management interrupts, where there is that mode.
+    pub smi: Option<Arc<Smi>>,
 }
 
 impl FirmwareBoard {
@@ -40,33 +53,87 @@ impl FirmwareBoard {
         plan: &Plan,
         firmware: &FirmwarePlan,
         source: &FirmwareSource,
-        ecam: &Arc<EcamWindow>,
+        wires: Wires<'_>,
         around: &Surroundings<'_>,
-        power: PowerSink,
     ) -> Result<Self, PlatformError> {
-        let code = around.vm.add_rom(CODE_SLOT, Arc::clone(&source.code), source.layout.code.start);
-        code.show()?;
-        let items = items(plan, firmware, ecam)?;
-        let fw_cfg = Arc::new(FwCfg::new(items, Arc::new(GuestRam(Arc::clone(around.ram)))));
+        let Wires { ecam, power, smi } = wires;
+        let fw_cfg = FwCfg::new(
+            items(plan, firmware, ecam, smi.as_ref())?,
+            Arc::new(GuestRam(Arc::clone(around.ram))),
+        );
         let text = around.firmware_log.clone();
         let debug = DebugConsole::new(Arc::new(move |byte| text.output(&[byte])));
-        let pm1 = Arc::new(Pm1::new(power));
-        let on_ports: [(std::ops::Range<u64>, Arc<dyn BusDevice>); 3] = [
-            (ports::FW_CFG, fw_cfg.clone()),
+        let mut board = Self {
+            fw_cfg: Arc::new(fw_cfg),
+            flash: None,
+            guard: None,
+            smi,
+            pm1: Arc::new(Pm1::new(power)),
+            roms: Vec::new(),
+        };
+        board.show_code(source, around)?;
+        board.show_variables(source, around)?;
+        let mut on_ports: Vec<(std::ops::Range<u64>, Arc<dyn BusDevice>)> = vec![
+            (ports::FW_CFG, board.fw_cfg.clone()),
             (ports::DEBUG_CONSOLE, Arc::new(debug)),
-            (ports::PM1, pm1.clone()),
+            (ports::PM1, board.pm1.clone()),
         ];
+        if let Some(smi) = &board.smi {
+            on_ports.push((ports::SMI, Arc::new(SmiEnable(Arc::clone(smi)))));
+            on_ports.push((ports::APM, Arc::new(ApmPorts(Arc::clone(smi)))));
+        }
         for (range, device) in on_ports {
             around.buses.ports.insert(range.start, range.end - range.start, device)?;
         }
-        let flash = source.variables.as_ref().zip(source.layout.variables.as_ref()).map(|(store, range)| {
-            let slot = around.vm.add_rom(VARIABLES_SLOT, Arc::clone(&store.memory), range.start);
+        Ok(board)
+    }
+
+    /// The address spaces that there are.
+    fn spaces(&self) -> &'static [Space] {
+        if self.smi.is_some() { &[Space::Usual, Space::Smm] } else { &[Space::Usual] }
+    }
+
+    fn show_code(&mut self, source: &FirmwareSource, around: &Surroundings<'_>) -> Result<(), PlatformError> {
+        for space in self.spaces() {
+            let code =
+                around.vm.add_rom(*space, CODE_SLOT, Arc::clone(&source.code), source.layout.code.start);
+            code.show()?;
+            self.roms.push(code);
+        }
+        Ok(())
+    }
+
+    /// Places the flash chip. With a system management mode it takes commands only in that mode; outside, what it has is
+    /// read, whatever it is doing.
+    fn show_variables(
+        &mut self,
+        source: &FirmwareSource,
+        around: &Surroundings<'_>,
+    ) -> Result<(), PlatformError> {
+        let Some((store, range)) = source.variables.as_ref().zip(source.layout.variables.as_ref()) else {
+            return Ok(());
+        };
+        let mut slots = Vec::new();
+        for space in self.spaces() {
+            let slot = around.vm.add_rom(*space, VARIABLES_SLOT, Arc::clone(&store.memory), range.start);
             slot.show()?;
-            let flash = Arc::new(Flash::new(Arc::new(Chip { store: Arc::clone(store), slot })));
-            around.buses.memory.insert(range.start, range.end - range.start, flash.clone())?;
-            Ok::<_, PlatformError>(flash)
-        });
-        Ok(Self { fw_cfg, flash: flash.transpose()?, pm1, code })
+            slots.push(slot);
+        }
+        // The last space is where it takes commands, which hide it.
+        let Some(slot) = slots.pop() else { return Ok(()) };
+        self.roms.extend(slots);
+        let flash = Arc::new(Flash::new(Arc::new(Chip { store: Arc::clone(store), slot })));
+        let len = range.end - range.start;
+        if self.smi.is_some() {
+            let guard = Arc::new(GuardedFlash::new(Arc::clone(&flash)));
+            around.buses.smm.insert(range.start, len, flash.clone())?;
+            around.buses.memory.insert(range.start, len, guard.clone())?;
+            self.guard = Some(guard);
+        } else {
+            around.buses.memory.insert(range.start, len, flash.clone())?;
+        }
+        self.flash = Some(flash);
+        Ok(())
     }
 
     /// Back to power-on.
@@ -76,17 +143,31 @@ impl FirmwareBoard {
         if let Some(flash) = &self.flash {
             flash.reset();
         }
+        if let Some(smi) = &self.smi {
+            smi.reset();
+        }
     }
 
     /// What it counts.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let flash = self.flash.iter().map(|flash| ("flash_write_failures", flash.failures()));
-        std::iter::once(("fw_cfg_faults", self.fw_cfg.faults())).chain(flash).collect()
+        let guard = self.guard.iter().map(|guard| ("flash_writes_refused", guard.refused()));
+        let smi = self.smi.iter().flat_map(|smi| [("smis", smi.raised()), ("smi_refusals", smi.refused())]);
+        std::iter::once(("fw_cfg_faults", self.fw_cfg.faults()))
+            .chain(flash)
+            .chain(guard)
+            .chain(smi)
+            .collect()
     }
 }
 
 /// Everything that fw_cfg shows.
-fn items(plan: &Plan, firmware: &FirmwarePlan, ecam: &Arc<EcamWindow>) -> Result<Items, PlatformError> {
+fn items(
+    plan: &Plan,
+    firmware: &FirmwarePlan,
+    ecam: &Arc<EcamWindow>,
+    smi: Option<&Arc<Smi>>,
+) -> Result<Items, PlatformError> {
     let config = &firmware.config;
     let serial = config.serial_console && plan.config.serial.enabled;
     let Handover { items, files } = Handover::of(&Machine {
@@ -100,6 +181,9 @@ fn items(plan: &Plan, firmware: &FirmwarePlan, ecam: &Arc<EcamWindow>) -> Result
     let mut contents = BTreeMap::new();
     for (name, bytes) in files {
         contents.insert(file(name)?, Content::from(bytes));
+    }
+    for (name, content) in smi.into_iter().flat_map(Smi::files) {
+        contents.insert(file(name)?, content);
     }
     // The tables tell where firmware has put the configuration mechanism: they are made when it asks for them.
     let (board, layout) = (described(plan, PciSpace::of(&plan.layout)), plan.layout.clone());
