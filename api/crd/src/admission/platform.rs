@@ -23,7 +23,6 @@ use Verdict::{Honoured, NoEffect, Refused};
 
 const PINNED: &str = "processors are not pinned yet";
 const DISK_OPTION: &str = "this disk option is not carried out yet";
-const SECURE_BOOT: &str = "secure boot, which is what an unset value means, is not there yet: say false";
 const USB: &str = "there is no USB controller";
 const ENCRYPTED: &str = "encrypted guests are not supported";
 const HYPERV: &str = "Hyper-V interfaces are not shown yet";
@@ -101,10 +100,8 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.features.hyperv", Refused(HYPERV)),
     ("domain.features.hypervPassthrough", Refused(HYPERV)),
     ("domain.features.kvm", Refused("KVM is not hidden yet")),
-    ("domain.features.smm", NoEffect),
     ("domain.firmware", Honoured),
     ("domain.firmware.acpi", Refused(TABLES)),
-    ("domain.firmware.bootloader.efi.secureBoot", Refused(SECURE_BOOT)),
     ("domain.ioThreads", Honoured),
     ("domain.ioThreadsPolicy", Honoured),
     ("domain.launchSecurity", Refused(ENCRYPTED)),
@@ -151,11 +148,6 @@ fn is_below(field: &str, parent: &str) -> bool {
 /// Everything that the spec at `root` sets and that is refused.
 pub(super) fn check(root: &Path, spec: &Value, causes: &mut Causes) {
     walk(spec, root, "", causes);
-    let efi = &spec["domain"]["firmware"]["bootloader"]["efi"];
-    if efi.is_object() && efi["secureBoot"].is_null() {
-        let field = root.child("domain.firmware.bootloader.efi.secureBoot");
-        causes.not_supported(&field, format!("{field} is not supported: {SECURE_BOOT}"));
-    }
 }
 
 fn walk(value: &Value, path: &Path, pattern: &str, causes: &mut Causes) {

@@ -373,14 +373,6 @@ pub fn platform() -> Vec<Rule> {
             )],
         ),
         rule(
-            [("domain.firmware", json!({ "bootloader": { "efi": {} } }))],
-            [(
-                NotSupported,
-                "spec.domain.firmware.bootloader.efi.secureBoot",
-                "spec.domain.firmware.bootloader.efi.secureBoot is not supported: secure boot, which is what an unset value means, is not there yet: say false",
-            )],
-        ),
-        rule(
             [("domain.cpu", json!({ "dedicatedCpuPlacement": true }))],
             [(
                 NotSupported,
