@@ -7,11 +7,24 @@ use std::process::Command;
 use crate::debian::{BuildError, run};
 use crate::root::copy;
 
-/// The firmware files that are taken: BIOS, UEFI with its variable store, and where the packages have them.
-const SOURCES: [&str; 3] =
-    ["usr/share/seabios/bios-256k.bin", "usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"];
+/// The firmware files that are taken: BIOS, UEFI with its variable store, both again for Secure Boot, and where the packages
+/// have them.
+const SOURCES: [&str; 5] = [
+    "usr/share/seabios/bios-256k.bin",
+    "usr/share/OVMF/OVMF_CODE_4M.fd",
+    "usr/share/OVMF/OVMF_VARS_4M.fd",
+    "usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+    "usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+];
 /// Their names.
-pub(crate) const FILES: &[&str] = &["bios-256k.bin", "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"];
+pub(crate) const FILES: &[&str] =
+    &["bios-256k.bin", "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"];
+
+/// What is signed for Secure Boot, and its name here.
+const SIGNED: [(&str, &str); 2] = [
+    ("usr/lib/shim/shimx64.efi.signed", "shim.efi.signed"),
+    ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub.efi.signed"),
+];
 
 /// What GRUB does before it knows its disk: it looks for the file system of [`crate::images`]'s hybrid disk.
 pub(crate) const GRUB_EARLY: &str = "search --no-floppy --set=root --label ORLOP\nconfigfile /grub.cfg\n";
@@ -35,7 +48,7 @@ pub(crate) fn take(root: &Path, place: &Path) -> Result<(), BuildError> {
     SOURCES.iter().zip(FILES).try_for_each(|(from, name)| copy(&root.join(from), &place.join(name)))
 }
 
-/// Makes GRUB's images with the tools of the tree `root`, which is left as it was.
+/// Makes GRUB's images with the tools of the tree `root`, which is left as it was, and takes the signed ones out of it.
 pub(crate) fn make_grub(root: &Path, place: &Path) -> Result<(), BuildError> {
     fs::create_dir(place).map_err(|e| BuildError::file(place, e))?;
     let early = root.join("tmp/early.cfg");
@@ -52,5 +65,6 @@ pub(crate) fn make_grub(root: &Path, place: &Path) -> Result<(), BuildError> {
         fs::remove_file(&made).map_err(|e| BuildError::file(&made, e))?;
     }
     copy(&root.join("usr/lib/grub/i386-pc/boot.img"), &place.join("boot.img"))?;
+    SIGNED.iter().try_for_each(|(from, name)| copy(&root.join(from), &place.join(name)))?;
     fs::remove_file(&early).map_err(|e| BuildError::file(&early, e))
 }

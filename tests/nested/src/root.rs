@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "fio",
     "grub-common",
     "grub-efi-amd64-bin",
+    "grub-efi-amd64-signed",
     "grub-pc-bin",
     "iperf3",
     "iproute2",
@@ -47,6 +48,7 @@ const PACKAGES: &[&str] = &[
     "qemu-utils",
     "runc",
     "seabios",
+    "shim-signed",
     "socat",
     "strace",
     "udev",
@@ -109,7 +111,8 @@ impl Parts {
         self.directory.join("firmware")
     }
 
-    /// GRUB for either firmware: `boot.img` and `core.img` for BIOS, `grub.efi` for UEFI.
+    /// GRUB for either firmware: `boot.img` and `core.img` for BIOS, `grub.efi` for UEFI; for Secure Boot `shim.efi.signed`
+    /// and `grub.efi.signed`.
     pub(crate) fn grub(&self) -> PathBuf {
         self.directory.join("grub")
     }
@@ -145,7 +148,7 @@ impl Parts {
 /// The parts of the node, built if they are not there yet.
 pub(crate) fn parts() -> Result<Parts, BuildError> {
     let tree = RootTree { name: "root of the virtual node", packages: PACKAGES, hooks: &[], initrd: false };
-    let key = Recipe::new().with(tree.recipe()).with(firmware::GRUB_EARLY).with("4").key();
+    let key = Recipe::new().with(tree.recipe()).with(firmware::GRUB_EARLY).with("5").key();
     let directory = cache::artifact("node", &key, |directory| {
         require(&[MKFS_EROFS])?;
         let root = directory.join("root");

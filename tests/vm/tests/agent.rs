@@ -373,20 +373,31 @@ fn mistakes_are_said_in_one_sentence_each() {
 
 #[test]
 fn a_manifest_without_a_kernel_boots_its_disk_by_firmware() {
-    for (bootloader, proof) in [
-        ("bios: {useSerial: true}", "test -d /sys/firmware/efi || echo by its BI''OS"),
-        ("efi: {secureBoot: false}", "test -d /sys/firmware/efi && echo by its UE''FI"),
+    for (bootloader, disk, question, proof) in [
+        (
+            "bios: {useSerial: true}",
+            "hybrid.raw",
+            "test -d /sys/firmware/efi || echo by its BI''OS",
+            "by its BIOS",
+        ),
+        (
+            "efi: {secureBoot: false}",
+            "hybrid.raw",
+            "test -d /sys/firmware/efi && echo by its UE''FI",
+            "by its UEFI",
+        ),
+        ("efi: {}", "secure.raw", "dmesg | grep -i 'secure boot'", "Secure boot enabled"),
     ] {
         let place = Place::new();
-        copy_of("hybrid.raw", &place.path("hybrid.raw"));
+        copy_of(disk, &place.path(disk));
         let text = FIRMWARE
             .replace("@BOOTLOADER@", bootloader)
-            .replace("@DISK@", &place.path("hybrid.raw").display().to_string());
+            .replace("@DISK@", &place.path(disk).display().to_string());
         let manifest = place.write("firmware.yaml", &text);
         let mut run = Foreground::start(&mut place.agent(&["run", manifest.to_str().unwrap()]));
         run.expect("orlop-init: commands");
-        run.type_line(proof);
-        run.expect(if bootloader.starts_with("bios") { "by its BIOS" } else { "by its UEFI" });
+        run.type_line(question);
+        run.expect(proof);
         run.type_line("cat /sys/class/dmi/id/product_serial /sys/class/dmi/id/chassis_asset_tag");
         run.expect("SN-77");
         run.expect("deck 3");

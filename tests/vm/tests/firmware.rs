@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use orlop_api::config::{FileSource, SmbiosChassis, SmbiosConfig, SmbiosSystem, VmConfig};
+use orlop_api::config::{
+    FileSource, SmbiosChassis, SmbiosConfig, SmbiosSystem, VariableStoreConfig, VmConfig,
+};
 use orlop_kit::{FirmwareKind, Guest, KernelKind, Vm, copy_of, path, scratch};
 use tempfile::TempDir;
 
@@ -261,7 +263,17 @@ async fn firmware_that_cannot_be_is_refused_by_its_field() {
         guest.firmware_config().boot_order = order.iter().map(|name| (*name).to_owned()).collect();
         guest
     };
+    let managed = |store: Option<&str>| {
+        let mut guest = Guest::firmware(FirmwareKind::Bios);
+        let firmware = guest.firmware_config();
+        firmware.smm = true;
+        firmware.variables = store
+            .map(|store| VariableStoreConfig { source: path(orlop_kit::image(store)), persistent: false });
+        guest
+    };
     let cases = [
+        (managed(None), "boot.firmware.smm: firmware with a system management mode needs"),
+        (managed(Some("OVMF_VARS_4M.fd")), "a BIOS has no use for a system management mode"),
         (code(path("/nonexistent/bios.bin")), "cannot open /nonexistent/bios.bin"),
         (code(path(file("short", 1000))), "firmware of 1000 bytes is not a multiple of 4096"),
         (code(path(file("empty", 0))), "firmware of 0 bytes"),

@@ -7,6 +7,8 @@
 //! | `initramfs.cpio` | busybox, the virtio drivers of that kernel, and `guest/init` |
 //! | `bios-256k.bin` | SeaBIOS |
 //! | `OVMF_CODE_4M.fd`, `OVMF_VARS_4M.fd` | OVMF and its empty variable store |
+//! | `OVMF_CODE_4M.secboot.fd`, `OVMF_VARS_4M.ms.fd` | OVMF for Secure Boot, and a store with it on and the usual keys |
+//! | `secure.raw` | a disk that boots by Secure Boot: signed shim, signed GRUB, that kernel, that initramfs |
 //! | `hybrid.raw` | a GPT disk that boots by BIOS and by UEFI: GRUB, that kernel, that initramfs |
 //! | `debian.raw` | an installed Debian: ext4 on the whole disk, 2 GiB sparse |
 //! | `debian.vmlinuz`, `debian.initrd` | what that system boots |
@@ -15,6 +17,7 @@ mod debian;
 mod hybrid;
 mod initramfs;
 mod kernel;
+mod secure;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,13 +39,16 @@ pub enum Image {
     Firmware,
     /// A small disk that boots by either firmware into the small guest.
     Hybrid,
+    /// A small disk that boots by Secure Boot.
+    Secure,
     /// An installed Debian.
     Debian,
 }
 
 impl Image {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Kernel, Self::Initramfs, Self::Firmware, Self::Hybrid, Self::Debian];
+    pub const ALL: [Self; 6] =
+        [Self::Kernel, Self::Initramfs, Self::Firmware, Self::Hybrid, Self::Secure, Self::Debian];
 
     /// What it is called on the command line.
     #[must_use]
@@ -52,6 +58,7 @@ impl Image {
             Self::Initramfs => "initramfs",
             Self::Firmware => "firmware",
             Self::Hybrid => "hybrid",
+            Self::Secure => "secure",
             Self::Debian => "debian",
         }
     }
@@ -70,6 +77,7 @@ impl Image {
             Self::Hybrid => {
                 "a GPT disk with BIOS boot partition and ESP: GRUB, the kernel and the initramfs, by either firmware"
             }
+            Self::Secure => "a disk with signed shim, GRUB and kernel, for firmware with Secure Boot",
             Self::Debian => {
                 "an installed Debian with systemd, cloud-init, sshd and qemu-guest-agent, as raw disk"
             }
@@ -84,6 +92,7 @@ impl Image {
             Self::Initramfs => &["initramfs.cpio"],
             Self::Firmware => firmware::FILES,
             Self::Hybrid => &["hybrid.raw"],
+            Self::Secure => &["secure.raw"],
             Self::Debian => &["debian.raw", "debian.vmlinuz", "debian.initrd"],
         }
     }
@@ -102,6 +111,7 @@ impl Image {
             Self::Initramfs => initramfs::build(parts),
             Self::Firmware => Ok(parts.firmware()),
             Self::Hybrid => hybrid::build(parts),
+            Self::Secure => secure::build(parts),
             Self::Debian => debian::build(),
         }
     }

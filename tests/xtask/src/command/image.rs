@@ -10,14 +10,15 @@ use orlop_nested::images::{self, Image};
 ///
 /// They are made of Debian packages, once, and cached outside the checkout. Without a name all are built, and the path
 /// of the directory with all of their files is printed: bzImage, vmlinux, initramfs.cpio, bios-256k.bin, OVMF_CODE_4M.fd,
-/// OVMF_VARS_4M.fd, hybrid.raw, debian.raw, debian.vmlinuz and debian.initrd. A disk there must not be written to: copy it first (cp --sparse=always).
+/// OVMF_VARS_4M.fd, OVMF_CODE_4M.secboot.fd, OVMF_VARS_4M.ms.fd, hybrid.raw, secure.raw, debian.raw, debian.vmlinuz and
+/// debian.initrd. A disk there must not be written to: copy it first (cp --sparse=always).
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask image                 build all, print their directory
   cargo xtask image debian          build one, print its files
   cargo xtask image --list")]
 pub struct Arguments {
-    /// kernel, initramfs, firmware, hybrid or debian
+    /// kernel, initramfs, firmware, hybrid, secure or debian
     name: Option<String>,
 
     /// Say which images there are
