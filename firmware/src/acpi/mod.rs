@@ -21,7 +21,7 @@ use acpi_tables::xsdt::XSDT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 pub use self::relocatable::{Checksum, Pointer, RSDP_CHECKSUMS, RSDP_XSDT, Relocatable};
-use crate::layout::{ACPI, ECAM_BYTES, ECAM_START, IOAPIC_START, MemoryLayout, PCI32};
+use crate::layout::{ACPI, ECAM_BYTES, ECAM_START, IOAPIC_START, LOW_RAM_END_MAX, MemoryLayout, PCI32};
 
 /// Who made the tables.
 const OEM_ID: [u8; 6] = *b"ORLOP ";
@@ -69,9 +69,10 @@ impl PciSpace {
     }
 
     /// As firmware leaves it that has put the configuration mechanism at `ecam`. It places BARs wherever the chipset
-    /// lets it: below the IOAPIC, and above RAM as far as processors with `address_bits` reach.
+    /// lets it: from the most that low RAM can be (OVMF) up to the IOAPIC (SeaBIOS), and above RAM as far as processors
+    /// with `address_bits` reach.
     pub fn programmed(layout: &MemoryLayout, ecam: u64, address_bits: u32) -> Self {
-        let all = PCI32.start..IOAPIC_START;
+        let all = LOW_RAM_END_MAX..IOAPIC_START;
         let parts = [
             all.start..ecam.clamp(all.start, all.end),
             ecam.saturating_add(ECAM_BYTES).clamp(all.start, all.end)..all.end,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use orlop_bus::{Bus, BusDevice};
-use orlop_firmware::layout::{IOAPIC_START, MemoryLayout, PCI32};
+use orlop_firmware::layout::{IOAPIC_START, LOW_RAM_END_MAX, MemoryLayout};
 use orlop_pci::{Doorbell, Function, Windows};
 
 use crate::kvm::Vm;
@@ -56,11 +56,12 @@ impl PciWindows {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether a window may be there: below 4 GiB only where the chipset forwards to PCI, above it beyond all RAM. A BIOS
-    /// places BARs up to the IOAPIC, beyond what a directly booted kernel is told of.
+    /// Whether a window may be there: below 4 GiB only where the chipset forwards to PCI, above it beyond all RAM. Firmware
+    /// places BARs beyond what a directly booted kernel is told of: SeaBIOS up to the IOAPIC, OVMF from the end of low RAM
+    /// on (`PlatformMemMapInitialization`). The configuration space is in between and on the bus, which has no room there.
     fn is_pci(&self, address: u64, len: u64) -> bool {
         let Some(end) = address.checked_add(len) else { return false };
-        (PCI32.start <= address && end <= IOAPIC_START) || address >= self.layout.pci64.start
+        (LOW_RAM_END_MAX <= address && end <= IOAPIC_START) || address >= self.layout.pci64.start
     }
 
     fn place(&self, function: &Arc<dyn Function>, bar: u8, address: u64, len: u64) -> bool {
