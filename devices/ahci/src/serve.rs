@@ -388,11 +388,14 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         let Some(drive) = shared.drives.get(self.port) else { return };
         while let Some(engine) = &mut bay.engine {
-            if engine.commit().is_err() {
-                // The host is short of memory for the moment; soon again.
-                let _ = shared.wake.write(1);
-            }
-            let Some(Completion { token, result, memory }) = engine.complete() else { break };
+            let Some(Completion { token, result, memory }) = engine.complete() else {
+                // After the last one, which may have led to more (`Engine::commit`).
+                if engine.commit().is_err() {
+                    // The host is short of memory for the moment; soon again.
+                    let _ = shared.wake.write(1);
+                }
+                break;
+            };
             drop(memory);
             let Ok(number) = u8::try_from(token) else { continue };
             let place = self.running.get_mut(usize::from(number));

@@ -52,6 +52,21 @@ fn sectors_go_by_dma_and_by_pio() {
     }
 }
 
+/// A sector of a cluster that is not there yet takes several steps, each of which is to be handed on.
+#[test]
+fn commands_of_several_steps_come_to_an_end() {
+    for engine in ENGINES {
+        let guest = Guest::on_an_overlay(engine);
+        for turn in 0..200_u64 {
+            let sector = turn * 128 + turn % 100;
+            guest.set_bytes(DATA, &[turn as u8 + 1; 512]);
+            assert_eq!(guest.run(DISK, &dma(0x35, sector, 1), &[(DATA, 512)]), 1);
+            assert_eq!(guest.run(DISK, &dma(0x25, sector, 1), &[(DATA, 512)]), 1);
+            assert_eq!(guest.bytes(DATA, 512), [turn as u8 + 1; 512]);
+        }
+    }
+}
+
 #[test]
 fn a_disk_identifies_itself_by_size_and_serial_number() {
     let guest = Guest::started(EngineKind::Auto);

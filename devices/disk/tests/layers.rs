@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orlop_disk::kit::{Content, Exercise, Shape, check, on_a_small_tmpfs, run, small_tmpfs};
-use orlop_disk::{Chain, Disk, EngineKind, Format, GrowError, Image, OpenError, Operation, Options, Source};
+use orlop_disk::{
+    Chain, Disk, EngineKind, Format, GrowError, Image, OpenError, Operation, Options, Source, open_engine,
+};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 fn image(path: &Path, format: Format) -> Image {
     Image { source: Source::Path(path.into()), format: Some(format) }
@@ -42,6 +45,41 @@ fn an_overlay_takes_the_writes_and_the_base_stays_as_it_was() {
             assert_eq!(check(&std::fs::read(&overlay).unwrap()), Default::default());
         }
         assert!(std::fs::read(&path).unwrap() == content);
+    }
+}
+
+/// As a device does it: complete all, commit, wait for the event. Each write takes several steps.
+#[test]
+fn who_waits_for_the_event_is_told_of_all_that_is_done() {
+    const DEADLINE_MS: i32 = 20_000;
+    for kind in [EngineKind::Auto, EngineKind::Synchronous] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (path, _) = base(dir.path());
+        let overlay = dir.path().join("overlay.qcow2");
+        let disk = Arc::new(disk(vec![image(&path, Format::Raw)], Some(&overlay), "vm").unwrap());
+        let (mut engine, _) = open_engine::<Vec<u8>>(&disk, 8, kind);
+        let epoll = Epoll::new().unwrap();
+        let event = engine.event().expect("one to wait for");
+        epoll.ctl(ControlOperation::Add, event, EpollEvent::new(EventSet::IN, 0)).unwrap();
+        for round in 0..48_u64 {
+            let from = |token: u64| vec![(round + token) as u8; 512];
+            let offset = |token: u64| (round << 16) + token * 1024;
+            let operations = (0..8).map(|t| (t, Operation::Write { offset: offset(t), from: from(t) }));
+            operations.for_each(|(token, write)| assert!(engine.submit(token, write).is_ok()));
+            let mut left = 8;
+            loop {
+                while let Some(done) = engine.complete() {
+                    done.result.unwrap();
+                    left -= 1;
+                }
+                engine.commit().unwrap();
+                if left == 0 {
+                    break;
+                }
+                let told = epoll.wait(DEADLINE_MS, &mut [EpollEvent::default()]).unwrap();
+                assert_eq!(told, 1, "{left} of round {round} never came");
+            }
+        }
     }
 }
 

@@ -251,11 +251,14 @@ impl Host {
     fn reap(&mut self, io: &mut QueueIo, target: usize, bay: &mut Bay<GuestData>) -> Result<(), Fault> {
         let mut result = Ok(());
         while let Some(engine) = &mut bay.engine {
-            if engine.commit().is_err() {
-                // The host is short of memory for the moment; soon again.
-                let _ = self.more.write(1);
-            }
-            let Some(Completion { token, result: done, memory }) = engine.complete() else { break };
+            let Some(Completion { token, result: done, memory }) = engine.complete() else {
+                // After the last one, which may have led to more (`Engine::commit`).
+                if engine.commit().is_err() {
+                    // The host is short of memory for the moment; soon again.
+                    let _ = self.more.write(1);
+                }
+                break;
+            };
             drop(memory);
             let Ok(token) = u32::try_from(token).map(Token) else { continue };
             let Some(mut pending) = self.pending.remove(&token) else { continue };

@@ -2,7 +2,9 @@
 
 mod guest;
 
-use guest::{Answer, CDROM, DISK, QUEUE, RESPONSE_BYTES, cd, command, header, lun, once, parts, ten};
+use guest::{
+    Answer, CDROM, DISK, OVERLAY, QUEUE, RESPONSE_BYTES, cd, command, header, lun, once, parts, ten,
+};
 use orlop_disk::EngineKind;
 use orlop_virtio::conformance::Driver;
 use orlop_virtio_scsi::Handle;
@@ -15,7 +17,10 @@ struct Machine {
 }
 
 fn machine(engine: EngineKind) -> Machine {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    machine_in(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), engine)
+}
+
+fn machine_in(dir: TempDir, engine: EngineKind) -> Machine {
     let (parts, handle) = parts(dir.path(), engine, 1);
     let mut driver = Driver::new(parts);
     driver.start();
@@ -37,6 +42,22 @@ fn what_is_written_is_on_the_host() {
         assert_eq!(std::fs::read(m.dir.path().join("disk.raw")).unwrap()[32768..][..8192], data);
         let counters = m.handle.counters(0);
         assert!(counters.contains(&("write_bytes", 8192)) && counters.contains(&("flush_requests", 1)));
+    }
+}
+
+/// A block of a cluster that is not there yet takes several steps, each of which is to be handed on.
+#[test]
+fn requests_of_several_steps_come_to_an_end() {
+    for engine in [EngineKind::Auto, EngineKind::Synchronous] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::write(dir.path().join(OVERLAY), []).unwrap();
+        let mut m = machine_in(dir, engine);
+        for turn in 0..200_u32 {
+            let (block, data) = (turn * 128 + turn % 100, vec![turn as u8 + 1; 512]);
+            assert!(command(&mut m.driver, QUEUE, DISK, &ten(0x2a, block, 1), &data, 0).is_good());
+            let answer = command(&mut m.driver, QUEUE, DISK, &ten(0x28, block, 1), &[], 512);
+            assert!(answer.is_good() && answer.data == data);
+        }
     }
 }
 

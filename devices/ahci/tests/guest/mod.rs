@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use orlop_ahci::{ABAR, Ahci, Config, DriveConfig, DriveKind, Platform, Ram, build};
-use orlop_disk::{Disk, EngineKind, Options};
+use orlop_disk::{Chain, Disk, EngineKind, Format, Image, Options, Source};
 use orlop_pci::{Function, MsiSink};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
@@ -45,13 +45,24 @@ pub struct Guest {
 }
 
 fn controller(dir: &Path, engine: EngineKind) -> orlop_ahci::Controller {
-    let disk = Disk::open(&dir.join("disk.raw"), Options::default()).unwrap();
+    let disk = disk(dir);
     let cd = Disk::open(&dir.join("cd.iso"), Options { read_only: true, direct: false }).unwrap();
     let drives = vec![
         DriveConfig { kind: DriveKind::Disk { disk, block_bytes: None }, serial: "ORLOP-0001".into() },
         DriveConfig { kind: DriveKind::Cdrom { medium: Some(cd), open: false }, serial: "CD".into() },
     ];
     build(Config { name: "sata".into(), drives, engine }).unwrap()
+}
+
+/// The disk on `disk.raw`, or on an overlay over it where there is one.
+fn disk(dir: &Path) -> Disk {
+    let (base, overlay) = (dir.join("disk.raw"), dir.join("overlay.qcow2"));
+    if !overlay.exists() {
+        return Disk::open(&base, Options::default()).unwrap();
+    }
+    let images = vec![Image { source: Source::Path(base), format: Some(Format::Raw) }];
+    let overlay = Some(Source::Path(overlay));
+    Disk::open_chain(Chain { images, overlay, options: Options::default(), holder: "test".into() }).unwrap()
 }
 
 /// Byte `at` of the CD-ROM.
@@ -61,7 +72,19 @@ pub fn cd_byte(at: usize) -> u8 {
 
 impl Guest {
     pub fn new(engine: EngineKind) -> Self {
+        Self::in_directory(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), engine)
+    }
+
+    /// A guest whose disk is an overlay over an image, and whose ports run.
+    pub fn on_an_overlay(engine: EngineKind) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::write(dir.path().join("overlay.qcow2"), []).unwrap();
+        let guest = Self::in_directory(dir, engine);
+        guest.start();
+        guest
+    }
+
+    fn in_directory(dir: TempDir, engine: EngineKind) -> Self {
         let image = dir.path().join("disk.raw");
         std::fs::File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
         let medium: Vec<u8> = (0..CDROM_BYTES).map(cd_byte).collect();

@@ -40,10 +40,14 @@ pub(crate) struct Qcow2Engine<M: Memory> {
     depth: usize,
     file: Box<dyn Engine<Part>>,
     backing: Option<Box<dyn Engine<Part>>>,
-    /// Readable when one of the engines or `wake` is.
+    /// Readable when one of the engines, `wake` or `ready` is.
     event: Epoll,
     /// A cluster that was busy no longer is.
     wake: Arc<EventFd>,
+    /// Something was finished by [`Engine::commit`], when nobody was looking.
+    ready: EventFd,
+    /// `ready` says so.
+    announced: bool,
     pub(super) requests: Slots<Request<M>>,
     pub(super) fillings: Slots<Filling>,
     pub(super) underway: Slots<Underway>,
@@ -75,9 +79,10 @@ impl<M: Memory> Qcow2Engine<M> {
         let backing = image.backing.as_ref().map(|disk| open_engine(disk, depth, kind).0);
         let event = Epoll::new()?;
         let wake = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-        let below =
-            [file.event(), backing.as_ref().and_then(|engine| engine.event()), Some(wake.as_raw_fd())];
-        for fd in below.into_iter().flatten() {
+        let ready = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+        let own = [&wake, &ready].map(|event| Some(event.as_raw_fd()));
+        let below = [file.event(), backing.as_ref().and_then(|engine| engine.event())].into_iter().chain(own);
+        for fd in below.flatten() {
             event.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))?;
         }
         let engine = Self {
@@ -87,6 +92,8 @@ impl<M: Memory> Qcow2Engine<M> {
             backing,
             event,
             wake: Arc::new(wake),
+            ready,
+            announced: false,
             requests: Slots::new(),
             fillings: Slots::new(),
             underway: Slots::new(),
@@ -420,11 +427,18 @@ impl<M: Memory> Engine<M> for Qcow2Engine<M> {
 
     fn commit(&mut self) -> io::Result<()> {
         self.pump();
+        if !self.finished.is_empty() && !self.announced {
+            // The events of the engines below are taken: without this nobody would ask again.
+            self.announced = self.ready.write(1).is_ok();
+        }
         self.commit_below()
     }
 
     fn complete(&mut self) -> Option<Completion<M>> {
         if self.finished.is_empty() {
+            if std::mem::take(&mut self.announced) {
+                let _ = self.ready.read();
+            }
             self.pump();
         }
         self.finished.pop_front()

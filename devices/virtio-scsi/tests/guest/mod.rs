@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orlop_disk::{Disk, EngineKind, Options};
+use orlop_disk::{Chain, Disk, EngineKind, Format, Image, Options, Source};
 use orlop_virtio::Parts;
 use orlop_virtio::conformance::{Driver, Used};
 use orlop_virtio_scsi::{Config, Handle, UnitConfig, UnitKind, build};
@@ -14,6 +14,8 @@ pub const QUEUE: u16 = 2;
 pub const RESPONSE_BYTES: usize = 108;
 pub const DISK_BYTES: u64 = 16 << 20;
 pub const CDROM_BYTES: u64 = 1 << 20;
+/// The name of an overlay over the disk.
+pub const OVERLAY: &str = "overlay.qcow2";
 
 pub fn image(dir: &Path, name: &str, size_bytes: u64) -> PathBuf {
     let path = dir.join(name);
@@ -23,13 +25,24 @@ pub fn image(dir: &Path, name: &str, size_bytes: u64) -> PathBuf {
 
 /// A controller with a disk as target 0 and a CD-ROM drive as target 1.
 pub fn parts(dir: &Path, engine: EngineKind, queues: u16) -> (Parts, Handle) {
-    let disk = Disk::open(&image(dir, "disk.raw", DISK_BYTES), Options::default()).unwrap();
+    let disk = disk(dir);
     let medium = cd(dir, "cd.iso", 7);
     let units = vec![
         UnitConfig { kind: UnitKind::Disk { disk, block_bytes: None }, serial: "ORLOP-0001".into() },
         UnitConfig { kind: UnitKind::Cdrom { medium: Some(medium), open: false }, serial: "CD".into() },
     ];
     build(Config { name: "scsi".into(), units, queues, queue_size: 64, engine }).unwrap()
+}
+
+/// The disk on a raw image, or on an overlay over it where there is a file for one.
+fn disk(dir: &Path) -> Disk {
+    let (base, overlay) = (image(dir, "disk.raw", DISK_BYTES), dir.join(OVERLAY));
+    if !overlay.exists() {
+        return Disk::open(&base, Options::default()).unwrap();
+    }
+    let images = vec![Image { source: Source::Path(base), format: Some(Format::Raw) }];
+    let overlay = Some(Source::Path(overlay));
+    Disk::open_chain(Chain { images, overlay, options: Options::default(), holder: "test".into() }).unwrap()
 }
 
 /// A medium whose every byte is `fill`.
