@@ -118,6 +118,10 @@ pub(crate) const MKE2FS: Tool = Tool { program: "mke2fs", package: "e2fsprogs" }
 pub(crate) const SGDISK: Tool = Tool { program: "sgdisk", package: "gdisk" };
 /// Makes FAT file systems and fills them.
 pub(crate) const MTOOLS: Tool = Tool { program: "mcopy", package: "mtools" };
+/// Reads labels and UUIDs of file systems.
+pub(crate) const BLKID: Tool = Tool { program: "blkid", package: "util-linux" };
+/// Makes ISO images.
+pub(crate) const XORRISO: Tool = Tool { program: "xorriso", package: "xorriso" };
 /// Unpacks kernel modules.
 pub(crate) const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 
@@ -200,33 +204,51 @@ impl RootTree<'_> {
         format!("{SUITE} {:?} {:?} {}", self.packages, self.hooks, self.initrd)
     }
 
-    /// Makes the tree in `directory`.
+    /// Makes the tree in `directory`: a system that could be booted.
     ///
     /// # Errors
     /// This is not root, or Debian does not have the packages.
     pub fn build(&self, directory: &Path) -> Result<(), BuildError> {
-        let what = format!("make the {} from {} Debian packages", self.name, SUITE);
-        require(&[MMDEBSTRAP])?;
-        require_root(&what)?;
-        let mirror = mirror();
-        say(format_args!("mirror: {mirror}"));
-        let mut command = Command::new("mmdebstrap");
+        let mut command = self.mmdebstrap("minbase")?;
         command
-            .args(["--variant=minbase", "--format=directory"])
-            .arg(format!("--include={}", self.packages.join(",")))
-            .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\""])
             .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
             .args(["--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*"])
             .args(["--dpkgopt=force-unsafe-io"])
-            .args(self.hooks.iter().map(|hook| format!("--customize-hook={hook}")))
-            .arg(SUITE)
-            .arg(directory)
-            .arg(&mirror);
+            .args(self.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
         if !self.initrd {
             // Honoured by /etc/kernel/postinst.d/initramfs-tools.
             command.env("INITRD", "No");
         }
-        step(&what, || run(&what, &mut command))?;
+        self.carry_out(command, directory)
+    }
+
+    /// Unpacks the packages into `directory` and does not install them: what is wanted are files of theirs.
+    pub(crate) fn extract(&self, directory: &Path) -> Result<(), BuildError> {
+        let command = self.mmdebstrap("extract")?;
+        self.carry_out(command, directory)
+    }
+
+    fn mmdebstrap(&self, variant: &str) -> Result<Command, BuildError> {
+        require(&[MMDEBSTRAP])?;
+        require_root(&self.what())?;
+        let mut command = Command::new("mmdebstrap");
+        command
+            .arg(format!("--variant={variant}"))
+            .arg("--format=directory")
+            .arg(format!("--include={}", self.packages.join(",")))
+            .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\""]);
+        Ok(command)
+    }
+
+    fn what(&self) -> String {
+        format!("make the {} from {} Debian packages", self.name, SUITE)
+    }
+
+    fn carry_out(&self, mut command: Command, directory: &Path) -> Result<(), BuildError> {
+        let mirror = mirror();
+        say(format_args!("mirror: {mirror}"));
+        let what = self.what();
+        step(&what, || run(&what, command.arg(SUITE).arg(directory).arg(&mirror)))?;
         Ok(())
     }
 }

@@ -26,18 +26,22 @@ const SIGNED: [(&str, &str); 2] = [
     ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub.efi.signed"),
 ];
 
-/// What GRUB does before it knows its disk: it looks for the file system of [`crate::images`]'s hybrid disk.
+/// What GRUB does before it knows its disk: it looks for the file system with the menu of a disk of [`crate::images`].
 pub(crate) const GRUB_EARLY: &str = "search --no-floppy --set=root --label ORLOP\nconfigfile /grub.cfg\n";
 /// What it needs to do that, and to start Linux; `biosdisk` only where there is a BIOS.
 const GRUB_MODULES: &[&str] = &[
     "configfile",
     "echo",
+    "ext2",
     "fat",
+    "iso9660",
     "linux",
     "normal",
     "part_gpt",
+    "part_msdos",
     "reboot",
     "search",
+    "search_fs_uuid",
     "search_label",
     "serial",
 ];
@@ -53,9 +57,11 @@ pub(crate) fn make_grub(root: &Path, place: &Path) -> Result<(), BuildError> {
     fs::create_dir(place).map_err(|e| BuildError::file(place, e))?;
     let early = root.join("tmp/early.cfg");
     fs::write(&early, GRUB_EARLY).map_err(|e| BuildError::file(&early, e))?;
-    for (format, name, more) in
-        [("i386-pc", "core.img", &["biosdisk"] as &[&str]), ("x86_64-efi", "grub.efi", &["efi_gop"])]
-    {
+    for (format, name, more) in [
+        ("i386-pc", "core.img", &["biosdisk"] as &[&str]),
+        ("i386-pc-eltorito", "eltorito.img", &["biosdisk"]),
+        ("x86_64-efi", "grub.efi", &["efi_gop"]),
+    ] {
         let made = root.join("tmp").join(name);
         let mut mkimage = Command::new("chroot");
         mkimage.arg(root).args(["grub-mkimage", "-O", format, "-p", "/", "-c", "/tmp/early.cfg", "-o"]);
@@ -64,7 +70,9 @@ pub(crate) fn make_grub(root: &Path, place: &Path) -> Result<(), BuildError> {
         copy(&made, &place.join(name))?;
         fs::remove_file(&made).map_err(|e| BuildError::file(&made, e))?;
     }
-    copy(&root.join("usr/lib/grub/i386-pc/boot.img"), &place.join("boot.img"))?;
+    for name in ["boot.img", "boot_hybrid.img"] {
+        copy(&root.join("usr/lib/grub/i386-pc").join(name), &place.join(name))?;
+    }
     SIGNED.iter().try_for_each(|(from, name)| copy(&root.join(from), &place.join(name)))?;
     fs::remove_file(&early).map_err(|e| BuildError::file(&early, e))
 }

@@ -111,16 +111,23 @@ impl Parts {
         self.directory.join("firmware")
     }
 
-    /// GRUB for either firmware: `boot.img` and `core.img` for BIOS, `grub.efi` for UEFI; for Secure Boot `shim.efi.signed`
-    /// and `grub.efi.signed`.
+    /// GRUB for either firmware: `boot.img` and `core.img` for BIOS, `grub.efi` for UEFI; for a CD-ROM with a BIOS `eltorito.img`, with
+    /// `boot_hybrid.img` where the CD-ROM is a disk; for Secure Boot `shim.efi.signed` and `grub.efi.signed`.
     pub(crate) fn grub(&self) -> PathBuf {
         self.directory.join("grub")
     }
 
-    /// A command that starts the QEMU of the same packages, with the library `shim` before its own, in a network namespace.
-    pub(crate) fn qemu(&self, shim: &Path, namespace: Option<&str>) -> Command {
-        let tree = self.directory.join("qemu");
-        let linker = tree.join("lib/ld-linux-x86-64.so.2");
+    /// A command that starts the `qemu-img` of the same packages.
+    pub(crate) fn qemu_img(&self) -> Command {
+        let mut command = self.linked(None);
+        command.arg(self.directory.join("qemu/qemu-img"));
+        command
+    }
+
+    /// The dynamic linker of the packages with QEMU's libraries, in a network namespace: a program comes next.
+    fn linked(&self, namespace: Option<&str>) -> Command {
+        let libraries = self.directory.join("qemu/lib");
+        let linker = libraries.join("ld-linux-x86-64.so.2");
         let mut command = match namespace {
             None => Command::new(linker),
             Some(namespace) => {
@@ -129,9 +136,15 @@ impl Parts {
                 command
             }
         };
+        command.arg("--library-path").arg(libraries);
         command
-            .arg("--library-path")
-            .arg(tree.join("lib"))
+    }
+
+    /// A command that starts the QEMU of the same packages, with the library `shim` before its own, in a network namespace.
+    pub(crate) fn qemu(&self, shim: &Path, namespace: Option<&str>) -> Command {
+        let tree = self.directory.join("qemu");
+        let mut command = self.linked(namespace);
+        command
             .arg("--preload")
             .arg(shim)
             .arg(tree.join("qemu-system-x86_64"))
@@ -216,22 +229,26 @@ fn initramfs(kernel: &Path, image: &Path) -> Result<(), BuildError> {
 /// QEMU, its firmware, and the libraries that it asks for.
 fn take_qemu(root: &Path, place: &Path) -> Result<(), BuildError> {
     let libraries = root.join("usr/lib/x86_64-linux-gnu");
-    let binary = root.join("usr/bin/qemu-system-x86_64");
     let linker = libraries.join("ld-linux-x86-64.so.2");
     for directory in ["lib", "share"] {
         let directory = place.join(directory);
         fs::create_dir_all(&directory).map_err(|e| BuildError::file(&directory, e))?;
     }
-    copy(&binary, &place.join("qemu-system-x86_64"))?;
     copy(&linker, &place.join("lib/ld-linux-x86-64.so.2"))?;
-    let listed = run(
-        "list the libraries of QEMU",
-        Command::new(&linker).arg("--library-path").arg(&libraries).arg("--list").arg(&binary),
-    )?;
-    for library in String::from_utf8_lossy(&listed).split_whitespace().filter(|word| word.starts_with('/')) {
-        let library = Path::new(library);
-        if let (true, Some(name)) = (library.starts_with(root), library.file_name()) {
-            copy(library, &place.join("lib").join(name))?;
+    for program in ["qemu-system-x86_64", "qemu-img"] {
+        let binary = root.join("usr/bin").join(program);
+        copy(&binary, &place.join(program))?;
+        let listed = run(
+            "list the libraries of QEMU",
+            Command::new(&linker).arg("--library-path").arg(&libraries).arg("--list").arg(&binary),
+        )?;
+        for library in
+            String::from_utf8_lossy(&listed).split_whitespace().filter(|word| word.starts_with('/'))
+        {
+            let library = Path::new(library);
+            if let (true, Some(name)) = (library.starts_with(root), library.file_name()) {
+                copy(library, &place.join("lib").join(name))?;
+            }
         }
     }
     // What the shim needs.

@@ -12,11 +12,19 @@
 //! | `hybrid.raw` | a GPT disk that boots by BIOS and by UEFI: GRUB, that kernel, that initramfs |
 //! | `debian.raw` | an installed Debian: ext4 on the whole disk, 2 GiB sparse |
 //! | `debian.vmlinuz`, `debian.initrd` | what that system boots |
+//! | `debian.qcow2` | the same system on a GPT disk that boots by BIOS and by UEFI from any bus |
+//! | `live.iso` | an ISO image that boots by BIOS and by UEFI, as CD-ROM and as disk: GRUB, that kernel, that initramfs |
+//! | `installer.vmlinuz`, `installer.initrd` | Debian's installer |
+//! | `grub-rescue.iso`, `ipxe.iso`, `ipxe.lkrn`, `memtest.iso`, `memtest.bin` | what packages carry ready to boot |
 
 mod debian;
+mod debian_disk;
+mod gpt;
 mod hybrid;
 mod initramfs;
 mod kernel;
+mod live;
+mod packaged;
 mod secure;
 
 use std::fs;
@@ -43,12 +51,27 @@ pub enum Image {
     Secure,
     /// An installed Debian.
     Debian,
+    /// The same as an image that either firmware boots from any bus.
+    DebianDisk,
+    /// A live system on an ISO image that either firmware boots.
+    Live,
+    /// Guests that packages carry ready to boot.
+    Packaged,
 }
 
 impl Image {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Kernel, Self::Initramfs, Self::Firmware, Self::Hybrid, Self::Secure, Self::Debian];
+    pub const ALL: [Self; 9] = [
+        Self::Kernel,
+        Self::Initramfs,
+        Self::Firmware,
+        Self::Hybrid,
+        Self::Secure,
+        Self::Debian,
+        Self::DebianDisk,
+        Self::Live,
+        Self::Packaged,
+    ];
 
     /// What it is called on the command line.
     #[must_use]
@@ -60,6 +83,9 @@ impl Image {
             Self::Hybrid => "hybrid",
             Self::Secure => "secure",
             Self::Debian => "debian",
+            Self::DebianDisk => "debian-disk",
+            Self::Live => "live",
+            Self::Packaged => "packaged",
         }
     }
 
@@ -81,6 +107,13 @@ impl Image {
             Self::Debian => {
                 "an installed Debian with systemd, cloud-init, sshd and qemu-guest-agent, as raw disk"
             }
+            Self::DebianDisk => {
+                "the same as qcow2: GPT, ESP and BIOS boot partition, by either firmware from any bus"
+            }
+            Self::Live => "a live system on an ISO image, by either firmware, as CD-ROM and as disk",
+            Self::Packaged => {
+                "what packages carry ready to boot: Debian's installer, GRUB rescue, iPXE, memtest86+"
+            }
         }
     }
 
@@ -94,6 +127,9 @@ impl Image {
             Self::Hybrid => &["hybrid.raw"],
             Self::Secure => &["secure.raw"],
             Self::Debian => &["debian.raw", "debian.vmlinuz", "debian.initrd"],
+            Self::DebianDisk => &["debian.qcow2"],
+            Self::Live => &["live.iso"],
+            Self::Packaged => packaged::FILES,
         }
     }
 
@@ -113,6 +149,9 @@ impl Image {
             Self::Hybrid => hybrid::build(parts),
             Self::Secure => secure::build(parts),
             Self::Debian => debian::build(),
+            Self::DebianDisk => debian_disk::build(parts),
+            Self::Live => live::build(parts),
+            Self::Packaged => packaged::build(),
         }
     }
 }

@@ -9,16 +9,15 @@ use orlop_nested::images::{self, Image};
 /// Build the guest images, or one of them, and say where they are
 ///
 /// They are made of Debian packages, once, and cached outside the checkout. Without a name all are built, and the path
-/// of the directory with all of their files is printed: bzImage, vmlinux, initramfs.cpio, bios-256k.bin, OVMF_CODE_4M.fd,
-/// OVMF_VARS_4M.fd, OVMF_CODE_4M.secboot.fd, OVMF_VARS_4M.ms.fd, hybrid.raw, secure.raw, debian.raw, debian.vmlinuz and
-/// debian.initrd. A disk there must not be written to: copy it first (cp --sparse=always).
+/// of the directory with all of their files is printed; --list names them. A disk there must not be written to: copy it
+/// first (cp --sparse=always), or put an overlay on it.
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask image                 build all, print their directory
   cargo xtask image debian          build one, print its files
   cargo xtask image --list")]
 pub struct Arguments {
-    /// kernel, initramfs, firmware, hybrid, secure or debian
+    /// One that --list names
     name: Option<String>,
 
     /// Say which images there are
@@ -30,7 +29,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
         for image in Image::ALL {
-            println!("{:10} {}\n           {}", image.name(), image.purpose(), image.files().join(" "));
+            println!("{:11} {}\n            {}", image.name(), image.purpose(), image.files().join(" "));
         }
         return Ok(ExitCode::SUCCESS);
     }
