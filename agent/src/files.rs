@@ -73,10 +73,9 @@ pub async fn open(want: &FileWant, images: &mut Images) -> Result<File, FileErro
         FileWant::CopyIfAbsent { path, template, field } => {
             copy_if_absent(path, template).map_err(|source| named(field, path, source))
         }
-        FileWant::Scratch { len_bytes } => {
+        FileWant::Scratch { len_bytes, field } => {
             let file = scratch()?;
-            let directory = scratch_directory();
-            file.set_len(*len_bytes).map_err(|source| FileError::Scratch { directory, source })?;
+            file.set_len(*len_bytes).map_err(|source| named(field, &scratch_directory(), source))?;
             Ok(file)
         }
         FileWant::Generated(disk) => {

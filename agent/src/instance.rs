@@ -88,7 +88,8 @@ fn is_ours(directory: &Path) -> Result<(), InstanceError> {
 /// Where instances live: `$ORLOP_RUN_DIR`, else `/run/orlop` for root, else `$XDG_RUNTIME_DIR/orlop`.
 pub fn root() -> PathBuf {
     if let Some(directory) = std::env::var_os("ORLOP_RUN_DIR") {
-        return directory.into();
+        // Other processes, and this one later, may stand elsewhere.
+        return std::path::absolute(&directory).unwrap_or_else(|_| directory.into());
     }
     if geteuid().is_root() {
         return "/run/orlop".into();

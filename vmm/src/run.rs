@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use orlop_api::config::VmConfig;
 
@@ -32,8 +31,13 @@ pub struct RunArgs {
 /// Runs the machine until it has ended; its end is the process's exit code.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let path = args.config.display();
-    let text =
-        File::open(&args.config).and_then(read_bounded).with_context(|| format!("cannot read {path}"))?;
+    let text = match File::open(&args.config).and_then(read_bounded) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("orlop-vmm: cannot read {path}: {error}");
+            return Ok(ExitCode::from(exit::HOST));
+        }
+    };
     let config: VmConfig =
         match serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text)) {
             Ok(config) => config,

@@ -16,7 +16,7 @@ use super::supervise;
 use crate::images::Images;
 use crate::instance::{Place, Record};
 use crate::net::{Bridged, Masquerade, NetSpec, Publish};
-use crate::plan::{FileWant, RunPlan, plan};
+use crate::plan::{FileWant, RunPlan, blame, plan};
 use crate::reaper::Reaper;
 use crate::{exit, files, vmm};
 
@@ -62,10 +62,20 @@ fn decide(options: &Options) -> Result<RunPlan, String> {
         |error: String| error.lines().map(|line| format!("{file}: {line}")).collect::<Vec<_>>().join("\n");
     let documents = orlop_crd::manifest::parse(&text).map_err(|e| said(e.to_string()))?;
     let plan = plan(documents, uuid::Uuid::new_v4()).map_err(|e| said(e.to_string()))?;
+    if let Some(memory_bytes) = memory_bytes() {
+        plan.fits(memory_bytes).map_err(|e| said(e.to_string()))?;
+    }
     for what in &options.publish {
         may_publish(&plan, *what).map_err(|reason| format!("{file}: --publish {what}: {reason}"))?;
     }
     Ok(plan)
+}
+
+/// How much memory this machine has, in bytes (`proc_meminfo(5)`).
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?;
+    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Whether the manifest lets `what` lead to its guest.
@@ -129,7 +139,8 @@ async fn carry_out(mut plan: RunPlan, options: Options) -> Result<u8> {
     if let Err(error) = created.await {
         // The process may have said why on its standard error, and ended; its code says more than ours.
         let ended = tokio::time::timeout(Duration::from_secs(1), process.wait()).await;
-        eprintln!("orlop-agent: cannot start {}: {error}", place.display);
+        let why = error.problem().map_or_else(|| error.to_string(), |problem| blame::explain(&plan, problem));
+        eprintln!("orlop-agent: cannot start {}: {why}", place.display);
         drop(reaper);
         return Ok(match ended {
             Ok(Ok(status)) if !status.success() => vmm::exit_code(status),

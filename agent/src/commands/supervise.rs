@@ -23,11 +23,11 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 pub async fn supervise(plan: &RunPlan, place: &Place, client: &Client, process: &mut Child) -> Result<u8> {
     let console = show_console(place, client);
     let stop = stop_on_signal(plan, place, client);
-    let reset = end_on_reset(plan, client);
+    let events = watch(plan, place, client);
     let mut status = None;
     {
-        tokio::pin!(console, stop, reset);
-        let (mut console_done, mut stop_done, mut reset_done) = (false, false, false);
+        tokio::pin!(console, stop, events);
+        let (mut console_done, mut stop_done, mut events_done) = (false, false, false);
         while status.is_none() {
             tokio::select! {
                 ended = process.wait() => status = Some(ended?),
@@ -39,7 +39,7 @@ pub async fn supervise(plan: &RunPlan, place: &Place, client: &Client, process: 
                         process.start_kill()?;
                     }
                 }
-                () = &mut reset, if !reset_done => reset_done = true,
+                () = &mut events, if !events_done => events_done = true,
             }
         }
     }
@@ -96,15 +96,23 @@ async fn next(signals: &mut [tokio::signal::unix::Signal]) {
     futures_util::future::select_all(waits).await;
 }
 
-/// `rebootPolicy: Terminate`: a reset by the guest ends the machine.
-async fn end_on_reset(plan: &RunPlan, client: &Client) {
-    if !plan.end_on_reset {
-        return;
-    }
+/// What happens to the machine: with `rebootPolicy: Terminate` a reset by the guest ends it; a disk whose error paused it
+/// is named, with what to do.
+async fn watch(plan: &RunPlan, place: &Place, client: &Client) {
     let Ok(mut events) = client.events(0).await else { return };
     while let Ok(Some(event)) = events.next().await {
-        if matches!(event.what, EventKind::Reset { by: Initiator::Guest }) {
-            drop(client.shutdown().await);
+        match event.what {
+            EventKind::Reset { by: Initiator::Guest } if plan.end_on_reset => {
+                drop(client.shutdown().await);
+            }
+            EventKind::DiskError { device, detail } => eprintln!(
+                "\r\n{}: {}: {detail}; the machine is paused. When that is mended, go on with: orlop-vmm api \
+                 --api-socket {} POST /vm/resume",
+                place.display,
+                device.strip_prefix("disk-").unwrap_or(&device),
+                place.api_socket().display()
+            ),
+            _ => {}
         }
     }
 }

@@ -57,11 +57,14 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.devices.disks[].name", Honoured),
     ("domain.devices.disks[].bootOrder", Honoured),
     ("domain.devices.disks[].cache", Honoured),
-    ("domain.devices.disks[].dedicatedIOThread", NoEffect),
+    ("domain.devices.disks[].blockSize", Honoured),
+    ("domain.devices.disks[].dedicatedIOThread", Honoured),
     ("domain.devices.disks[].disk", Honoured),
     ("domain.devices.disks[].disk.pciAddress", Refused("devices take the next free place")),
-    ("domain.devices.disks[].io", NoEffect),
+    ("domain.devices.disks[].errorPolicy", Honoured),
+    ("domain.devices.disks[].io", Honoured),
     ("domain.devices.disks[].serial", Honoured),
+    ("domain.devices.disks[].shareable", Honoured),
     ("domain.devices.disks[].tag", NoEffect),
     ("domain.devices.disks[].cdrom", Honoured),
     ("domain.devices.disks[].lun", Honoured),
@@ -144,7 +147,7 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("volumes[].emptyDisk.capacity", Honoured),
     ("volumes[].ephemeral", Refused(CLAIM)),
     ("volumes[].hostDisk", Honoured),
-    ("volumes[].hostDisk.shared", Refused("two machines may not share a writable disk")),
+    ("volumes[].hostDisk.shared", NoEffect),
     ("volumes[].persistentVolumeClaim", Refused(CLAIM)),
     ("volumes[].secret", Honoured),
     ("volumes[].serviceAccount", Refused("a service account and its token are a cluster's")),
@@ -239,19 +242,18 @@ mod tests {
     fn the_rest_is_refused_by_its_path() {
         let spec = json!({
             "dnsPolicy": "None",
-            "domain": {"devices": {"disks": [{"name": "a"}, {"name": "b", "shareable": true}], "tpm": {"persistent": true}},
+            "domain": {"devices": {"disks": [{"name": "a"}, {"name": "b", "changedBlockTracking": true}], "tpm": {"persistent": true}},
                        "firmware": {"acpi": {"slicNameRef": "a"}}},
-            "volumes": [{"name": "a", "ephemeral": {"persistentVolumeClaim": {"claimName": "x"}}}, {"name": "b", "hostDisk": {"shared": true}}],
+            "volumes": [{"name": "a", "ephemeral": {"persistentVolumeClaim": {"claimName": "x"}}}],
         });
         assert_eq!(
             paths(&spec),
             [
                 "spec.dnsPolicy",
-                "spec.domain.devices.disks[1].shareable",
+                "spec.domain.devices.disks[1].changedBlockTracking",
                 "spec.domain.devices.tpm",
                 "spec.domain.firmware.acpi",
                 "spec.volumes[0].ephemeral",
-                "spec.volumes[1].hostDisk.shared",
             ]
         );
     }

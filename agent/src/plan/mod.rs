@@ -4,6 +4,7 @@
 //!  text ── orlop_crd ── VirtualMachineInstance ── fields (refused?) ── machine, disks, nets ── RunPlan
 //! ```
 
+pub mod blame;
 mod data;
 mod disks;
 pub mod fields;
@@ -102,6 +103,8 @@ pub enum FileWant {
     Scratch {
         /// Length in bytes.
         len_bytes: u64,
+        /// The manifest's field, for errors.
+        field: String,
     },
     /// A disk that is made of data of the manifest, without a name.
     Generated(Generated),
@@ -266,6 +269,18 @@ pub fn plan(documents: Vec<Document>, uuid: uuid::Uuid) -> Result<RunPlan, PlanE
         start_paused: spec.start_strategy == Some(StartStrategy::Paused),
         end_on_reset: spec.domain.reboot_policy == Some(orlop_crd::domain::RebootPolicy::Terminate),
     })
+}
+
+impl RunPlan {
+    /// Whether a machine with so much memory, in bytes, can carry it out at all.
+    pub fn fits(&self, host_memory_bytes: u64) -> Result<(), Refusal> {
+        let wanted = self.config.memory.size_bytes;
+        if wanted <= host_memory_bytes {
+            return Ok(());
+        }
+        let reason = format!("{} MiB: this machine has {} MiB in all", wanted >> 20, host_memory_bytes >> 20);
+        Err(Refusal::new("spec.domain.memory.guest", reason))
+    }
 }
 
 fn sort(documents: Vec<Document>) -> Result<Manifest, PlanError> {

@@ -5,11 +5,11 @@ use orlop_api::config::{BootConfig, FileSource, TapSource};
 
 use super::*;
 
-fn plan_text(text: &str) -> Result<RunPlan, PlanError> {
+pub(super) fn plan_text(text: &str) -> Result<RunPlan, PlanError> {
     plan(orlop_crd::manifest::parse(text).expect("a manifest"), uuid::Uuid::nil())
 }
 
-fn refusals(text: &str) -> Vec<String> {
+pub(super) fn refusals(text: &str) -> Vec<String> {
     match plan_text(text) {
         Err(PlanError::Refused(refusals)) => refusals.iter().map(Refusal::to_string).collect(),
         other => panic!("not refused: {other:?}"),
@@ -17,7 +17,7 @@ fn refusals(text: &str) -> Vec<String> {
 }
 
 /// A manifest with `domain` below `spec.domain` and `rest` below `spec`, both indented by two.
-fn vmi(domain: &str, rest: &str) -> String {
+pub(super) fn vmi(domain: &str, rest: &str) -> String {
     let indent = |text: &str, by: &str| text.lines().map(|l| format!("{by}{l}\n")).collect::<String>();
     format!(
         "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\nmetadata: {{name: a}}\nspec:\n  domain:\n{}{}",
@@ -26,7 +26,7 @@ fn vmi(domain: &str, rest: &str) -> String {
     )
 }
 
-const BOOT: &str =
+pub(super) const BOOT: &str =
     "firmware: {kernelBoot: {container: {image: /i, kernelPath: /k}}}\nmemory: {guest: 1000M}\ndevices: {}";
 
 fn samples() -> Vec<PathBuf> {

@@ -15,6 +15,8 @@ use super::{FileWant, Generated, ImageWant, Refusal};
 
 /// A disk is a whole number of sectors.
 const SECTOR_BYTES: u64 = 512;
+/// The longest file of ext4, in bytes: a disk that is made here is a sparse file.
+const DISK_MAX_BYTES: u64 = 16 << 40;
 /// Label of a disk with data where the manifest has none (KubeVirt).
 const DATA_LABEL: &str = "cfgdata";
 /// Label by which Windows setup finds its answers (KubeVirt).
@@ -50,7 +52,7 @@ pub fn file(
     if let Some(disk) = &volume.empty_disk {
         let path = format!("{path}.emptyDisk.capacity");
         let bytes = quantity::bytes(&disk.capacity).map_err(|e| Refusal::new(&path, e.to_string()))?;
-        let want = FileWant::Scratch { len_bytes: whole_sectors(bytes, &path)? };
+        let want = FileWant::Scratch { len_bytes: whole_sectors(bytes, &path)?, field: path };
         return Ok(Some((want, read_only)));
     }
     if let Some(disk) = &volume.container_disk {
@@ -243,7 +245,7 @@ fn host_disk(disk: &HostDisk, read_only: bool, path: &str) -> Result<FileWant, R
 
 fn whole_sectors(bytes: u64, path: &str) -> Result<u64, Refusal> {
     match bytes.checked_next_multiple_of(SECTOR_BYTES) {
-        Some(0) | None => Err(Refusal::new(path, format!("{bytes} bytes is no size for a disk"))),
-        Some(whole) => Ok(whole),
+        Some(whole @ 1..=DISK_MAX_BYTES) => Ok(whole),
+        _ => Err(Refusal::new(path, format!("{bytes} bytes is no size for a disk: up to 16Ti are possible"))),
     }
 }

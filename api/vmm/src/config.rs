@@ -294,8 +294,9 @@ pub struct RateLimit {
 pub struct DiskConfig {
     /// Name of the device, unique in the machine.
     pub id: String,
-    /// An image or a block device; for a CD-ROM drive, the medium that is in it at power-on.
-    pub source: FileSource,
+    /// An image or a block device; for a CD-ROM drive, the medium that is in it at power-on, none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<FileSource>,
     /// The bus that the guest finds it on.
     #[serde(default)]
     pub bus: DiskBus,
@@ -329,12 +330,72 @@ pub struct DiskConfig {
     /// Bypass the host's page cache (`O_DIRECT`).
     #[serde(default)]
     pub direct: bool,
+    /// Each write is durable before the guest hears that it is done, until the guest turns the disk's write cache on.
+    #[serde(default)]
+    pub write_through: bool,
+    /// How requests reach the host.
+    #[serde(default)]
+    pub io: DiskIo,
+    /// Other machines that say the same may write to the image at the same time; their guests agree among themselves. Raw
+    /// images and block devices only, without an overlay.
+    #[serde(default)]
+    pub shared: bool,
+    /// The sector sizes that the guest sees; those of the image when absent. Not for CD-ROM drives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<BlockSize>,
+    /// What becomes of a request that the host cannot carry out. CD-ROM drives only report.
+    #[serde(default)]
+    pub error_policy: ErrorPolicy,
     /// Bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_limit: Option<RateLimit>,
     /// Requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operations_limit: Option<RateLimit>,
+}
+
+/// How a disk's requests reach the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskIo {
+    /// By io_uring, many at once, where the host permits it; else by system calls.
+    #[default]
+    Auto,
+    /// By a system call each, which the disk's thread waits for.
+    Synchronous,
+}
+
+/// The sector sizes of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockSize {
+    /// Those of what the image lies on: a file system's block for both, or both of a block device's own.
+    Storage {},
+    /// These.
+    Custom {
+        /// The unit of addresses in bytes: a power of two from the image's own, mostly 512, to 4096.
+        logical_bytes: u32,
+        /// The unit in which the disk works best, in bytes: a power of two from the logical one to 2 MiB.
+        physical_bytes: u32,
+        /// The unit in which space is given back, in bytes: a multiple of the logical one, at most 2 MiB.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        discard_bytes: Option<u32>,
+    },
+}
+
+/// What becomes of a request that the host cannot carry out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorPolicy {
+    /// The guest gets an error.
+    #[default]
+    Report,
+    /// The guest is told that it went well.
+    Ignore,
+    /// The machine is paused, with an event `disk_error`; the request is tried again when it is resumed.
+    Stop,
+    /// The same where the host has no room left, otherwise as `report`.
+    StopWhenFull,
 }
 
 /// The bus of a disk.

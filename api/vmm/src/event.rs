@@ -91,6 +91,14 @@ pub enum EventKind {
         /// Its size in bytes.
         size_bytes: u64,
     },
+    /// The host could not carry out a disk's request, and the disk's policy is to pause the machine: the request is tried
+    /// again when it is resumed.
+    DiskError {
+        /// The disk's name.
+        device: String,
+        /// Which request, and why not.
+        detail: String,
+    },
     /// The balloon's target was set.
     BalloonTarget {
         /// Bytes to take from the guest.
@@ -136,6 +144,7 @@ impl EventKind {
             Self::MediumInserted { .. } => "medium_inserted",
             Self::MediumEjected { .. } => "medium_ejected",
             Self::DiskSize { .. } => "disk_size",
+            Self::DiskError { .. } => "disk_error",
             Self::BalloonTarget { .. } => "balloon_target",
             Self::Lost { .. } => "lost",
         }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orlop_disk::{Disk, EngineKind};
-use orlop_scsi::{Bay, DriveCounters, Kind, MediumError, SharedBay, Tray};
+use orlop_disk::{Disk, EngineKind, GrowError};
+use orlop_scsi::{Bay, DiskConfig, DriveCounters, Kind, MediumError, SharedBay, Tray};
 
 use crate::ata::{QueuedError, Settings};
 use crate::identify::SERIAL_MAX_BYTES;
@@ -18,12 +18,7 @@ const DEPTH: u16 = 32;
 #[derive(Debug)]
 pub enum DriveKind {
     /// A disk.
-    Disk {
-        /// Where its bytes are.
-        disk: Disk,
-        /// The sector size that the guest sees, in bytes; the image's own when absent.
-        block_bytes: Option<u32>,
-    },
+    Disk(DiskConfig),
     /// A CD-ROM drive.
     Cdrom {
         /// What is in it.
@@ -40,6 +35,8 @@ pub struct DriveConfig {
     pub kind: DriveKind,
     /// What the guest reads as serial number: printable ASCII, at most [`SERIAL_MAX_BYTES`].
     pub serial: String,
+    /// How a disk is reached; a CD-ROM drive is always synchronous.
+    pub engine: EngineKind,
 }
 
 /// A drive that cannot be.
@@ -70,16 +67,14 @@ pub(crate) struct Ata {
 }
 
 impl Drive {
-    pub(crate) fn new(config: DriveConfig, engine: EngineKind) -> Result<Self, DriveError> {
-        let DriveConfig { kind, serial } = config;
+    pub(crate) fn new(config: DriveConfig) -> Result<Self, DriveError> {
+        let DriveConfig { kind, serial, engine } = config;
         let printable = serial.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
         if serial.len() > SERIAL_MAX_BYTES || !printable {
             return Err(DriveError::Serial(serial));
         }
         let bay = match kind {
-            DriveKind::Disk { disk, block_bytes } => {
-                Bay::disk(disk, serial.clone(), block_bytes, DEPTH, engine)?.0
-            }
+            DriveKind::Disk(disk) => Bay::disk(disk, serial.clone(), DEPTH, engine)?.0,
             DriveKind::Cdrom { medium, open } => Bay::cdrom(medium, serial.clone(), open)?,
         };
         let kind = bay.unit.kind();
@@ -106,9 +101,17 @@ impl Drive {
         (self.kind == Kind::Cdrom).then(|| Box::new(Arc::clone(&self.bay)) as Box<dyn Tray>)
     }
 
+    /// Makes a disk longer. ATA has no word for that while a disk runs: its size is looked at after the next reset.
+    pub(crate) fn grow(&self, size_bytes: u64) -> Result<(), GrowError> {
+        self.bay().grow(size_bytes)
+    }
+
     /// Back to power-on, but for the tray.
     pub(crate) fn reset(&self) {
-        self.bay().unit.reset();
+        let mut bay = self.bay();
+        bay.unit.reset();
+        bay.measure();
+        drop(bay);
         *self.ata() = Ata::default();
     }
 }

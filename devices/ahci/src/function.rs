@@ -90,7 +90,7 @@ impl Ahci {
     /// Power-on, with nothing in flight.
     fn reset_all(&self) {
         self.shared.hba().paused = true;
-        self.thread.drain();
+        self.thread.drain(true);
         self.shared.drives.iter().for_each(|drive| drive.reset());
         let mut config = self.config();
         config.reset();
@@ -170,7 +170,7 @@ impl Function for Ahci {
 
     fn pause(&self) {
         self.shared.hba().paused = true;
-        self.thread.drain();
+        self.thread.drain(false);
     }
 
     fn resume(&self) {

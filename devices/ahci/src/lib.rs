@@ -37,7 +37,7 @@ mod thread;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use orlop_disk::EngineKind;
+use orlop_disk::GrowError;
 use orlop_pci::{LayoutError, Msi};
 use orlop_scsi::Tray;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -71,8 +71,6 @@ pub struct Config {
     pub name: String,
     /// Its drives, on ports from 0 on: at most [`PORTS_MAX`].
     pub drives: Vec<DriveConfig>,
-    /// How disks are reached; CD-ROM drives are always synchronous.
-    pub engine: EngineKind,
 }
 
 /// Why a controller cannot be built.
@@ -117,6 +115,11 @@ impl DriveHandle {
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         self.0.as_ref().map(|drive| drive.counters.list()).unwrap_or_default()
     }
+
+    /// Makes a disk longer, to `size_bytes`; the guest sees it after the next reset of the machine.
+    pub fn grow(&self, size_bytes: u64) -> Result<(), GrowError> {
+        self.0.as_ref().map_or(Err(GrowError::ReadOnly), |drive| drive.grow(size_bytes))
+    }
 }
 
 impl Controller {
@@ -154,13 +157,13 @@ struct Shared {
 /// Builds a controller. Every descriptor that it ever needs, but those of media to come, is opened here and in
 /// [`Ahci::new`].
 pub fn build(config: Config) -> Result<Controller, BuildError> {
-    let Config { name, drives, engine } = config;
+    let Config { name, drives } = config;
     if drives.len() > PORTS_MAX {
         return Err(BuildError::Drives(drives.len()));
     }
     let drives = drives.into_iter().enumerate();
-    let drives = drives
-        .map(|(port, drive)| Drive::new(drive, engine).map_err(|source| BuildError::Drive { port, source }));
+    let drives =
+        drives.map(|(port, drive)| Drive::new(drive).map_err(|source| BuildError::Drive { port, source }));
     let drives = drives.map(|drive| drive.map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
     let present: Vec<Present> = drives.iter().map(|drive| drive.present()).collect();
     let wake = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(BuildError::Event)?;

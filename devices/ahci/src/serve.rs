@@ -79,6 +79,11 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         let Some(drive) = shared.drives.get(self.port) else { return };
         shared.show_signature(self.port);
+        if !shared.hba().paused
+            && let Some(engine) = &mut drive.bay().engine
+        {
+            engine.go_on();
+        }
         loop {
             self.reap(&mut drive.bay());
             if !self.begin_next(drive) {
@@ -98,6 +103,19 @@ impl Lane {
             }
             self.reap(&mut bay);
         }
+        if let Some(engine) = &mut bay.engine {
+            engine.stand_still();
+        }
+    }
+
+    /// Forgets the commands that wait for the machine to go on.
+    pub(crate) fn forget(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let Some(drive) = shared.drives.get(self.port) else { return };
+        if let Some(engine) = &mut drive.bay().engine {
+            engine.forget();
+        }
+        self.running.fill_with(|| None);
     }
 
     /// Fetches a command and begins it. False when there is none, or none that may run beside what is running: only

@@ -19,8 +19,12 @@ const EVENTS: usize = 32;
 const KIND: &str = "ahci";
 
 enum Message {
-    /// Waits for everything in flight, then answers.
-    Drain(SyncSender<()>),
+    /// Waits for everything in flight, then answers; `forget` says that what the host could not carry out is of no
+    /// interest any more.
+    Drain {
+        answer: SyncSender<()>,
+        forget: bool,
+    },
     Exit,
 }
 
@@ -57,10 +61,10 @@ impl Thread {
         Ok(Self { messages, shared, thread: Some(thread) })
     }
 
-    /// Waits until nothing is in flight. Nothing is begun meanwhile if the registers say so.
-    pub(crate) fn drain(&self) {
+    /// Waits until nothing is in flight, and forgets what waits for the machine to go on, if `forget`. Nothing is begun meanwhile if the registers say so.
+    pub(crate) fn drain(&self, forget: bool) {
         let (answer, done) = sync_channel(1);
-        self.send(Message::Drain(answer));
+        self.send(Message::Drain { answer, forget });
         // A thread that is gone has nothing in flight.
         let _ = done.recv();
     }
@@ -93,8 +97,11 @@ fn serve(shared: &Arc<Shared>, epoll: &Epoll, inbox: &Receiver<Message>) {
         let _ = shared.wake.read();
         while let Ok(message) = inbox.try_recv() {
             match message {
-                Message::Drain(answer) => {
+                Message::Drain { answer, forget } => {
                     lanes.iter_mut().for_each(Lane::drain);
+                    if forget {
+                        lanes.iter_mut().for_each(Lane::forget);
+                    }
                     let _ = answer.send(());
                 }
                 Message::Exit => {

@@ -44,6 +44,56 @@ pub struct Chain {
     pub holder: String,
 }
 
+/// The block sizes that a guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Blocks {
+    /// The smallest that the image takes, and the unit of its storage.
+    #[default]
+    Own,
+    /// The unit of its storage for both, where that is a file; both of its own, where that is a device.
+    Storage,
+    /// These, in bytes.
+    Custom {
+        /// The unit of addresses: a power of two, from the image's own to [`BLOCK_MAX_BYTES`].
+        logical: u32,
+        /// The unit in which the storage works best: a power of two, not less.
+        physical: u32,
+        /// The unit in which space is given back: a multiple of `logical`; the image's own where it is absent.
+        discard: Option<u32>,
+    },
+}
+
+/// The largest block that a guest can see, in bytes: Linux wants a block to fit a page.
+pub const BLOCK_MAX_BYTES: u32 = 4096;
+/// The largest physical block and unit of discards, in bytes.
+const PHYSICAL_MAX_BYTES: u32 = 2 << 20;
+
+/// Block sizes that the image cannot have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BlocksError {
+    /// The unit of addresses.
+    #[error(
+        "logical blocks of {wanted} bytes are no power of two from {own}, the image's own, to {BLOCK_MAX_BYTES}"
+    )]
+    Logical {
+        /// What the guest was to see, in bytes.
+        wanted: u32,
+        /// What the image has, in bytes.
+        own: u32,
+    },
+    /// The unit of the storage.
+    #[error("physical blocks of {0} bytes are no power of two from the logical ones to {PHYSICAL_MAX_BYTES}")]
+    Physical(u32),
+    /// The unit of discards.
+    #[error(
+        "a discard granularity of {0} bytes is no multiple of the logical block up to {PHYSICAL_MAX_BYTES}"
+    )]
+    Discard(u32),
+    /// Nothing would be left.
+    #[error("the image is smaller than one block of {0} bytes")]
+    Small(u32),
+}
+
 /// An opened disk, locked for as long as this value (or an engine on it) lives.
 ///
 /// The format of an image is what the caller says, or what it was when it was opened; nothing that a guest wrote is
@@ -52,6 +102,7 @@ pub struct Chain {
 pub struct Disk {
     layer: Layer,
     backing: Option<Arc<Disk>>,
+    blocks: Blocks,
 }
 
 #[derive(Debug)]
@@ -89,7 +140,9 @@ impl Disk {
         let mut below: Option<Arc<Self>> = None;
         for (place, image) in images.into_iter().enumerate().rev() {
             let read_only = options.read_only || place > 0 || overlay.is_some();
-            let options = Options { read_only, ..options };
+            // Only what is written to is shared; what is behind it is read by many as it is.
+            let shared = options.shared && place == 0 && overlay.is_none();
+            let options = Options { read_only, shared, ..options };
             let backing = if place == last { None } else { below.take() };
             below = Some(Arc::new(Self::layer(image, options, &holder, backing)?));
         }
@@ -103,7 +156,7 @@ impl Disk {
 
     fn raw(host: HostFile) -> Result<Self, OpenError> {
         host.whole()?;
-        Ok(Self { layer: Layer::Raw(Arc::new(host)), backing: None })
+        Ok(Self { layer: Layer::Raw(Arc::new(host)), backing: None, blocks: Blocks::Own })
     }
 
     fn layer(
@@ -125,6 +178,7 @@ impl Disk {
         match (format, backing) {
             (Format::Raw, None) => Self::raw(host),
             (Format::Raw, Some(_)) => Err(fails(FormatError::NeedsNoBacking)),
+            (Format::Qcow2, _) if options.shared => Err(fails(FormatError::Shared)),
             (Format::Qcow2, backing) => Self::qcow2(host, backing),
         }
     }
@@ -132,13 +186,13 @@ impl Disk {
     fn qcow2(host: HostFile, backing: Option<Arc<Self>>) -> Result<Self, OpenError> {
         let fails = wrong(host.path());
         let image = Qcow2::open(Arc::new(host), backing.clone()).map_err(fails)?;
-        Ok(Self { layer: Layer::Qcow2(Arc::new(image)), backing })
+        Ok(Self { layer: Layer::Qcow2(Arc::new(image)), backing, blocks: Blocks::Own })
     }
 
     /// Opens the overlay over `base`, or makes it.
     fn over(base: Arc<Self>, overlay: Source, options: Options, holder: &str) -> Result<Self, OpenError> {
-        if options.read_only {
-            let what = "cannot be read-only and have an overlay for writes".to_owned();
+        if options.read_only || options.shared {
+            let what = "cannot be read-only or shared and have an overlay for writes".to_owned();
             return Err(OpenError::Layers { path: base.path().into(), what });
         }
         let host = match overlay {
@@ -165,6 +219,35 @@ impl Disk {
             name = "base".to_owned();
         }
         name
+    }
+
+    /// Shows other block sizes to the guest from now on; of a size that is not whole blocks the rest is not shown.
+    pub fn with_blocks(mut self, blocks: Blocks) -> Result<Self, BlocksError> {
+        let own = self.own_block_bytes();
+        if let Blocks::Custom { logical, physical, discard } = blocks {
+            if !logical.is_power_of_two() || !(own..=BLOCK_MAX_BYTES).contains(&logical) {
+                return Err(BlocksError::Logical { wanted: logical, own });
+            }
+            if !physical.is_power_of_two() || !(logical..=PHYSICAL_MAX_BYTES).contains(&physical) {
+                return Err(BlocksError::Physical(physical));
+            }
+            let discard = discard.unwrap_or(logical);
+            if discard == 0 || !discard.is_multiple_of(logical) || discard > PHYSICAL_MAX_BYTES {
+                return Err(BlocksError::Discard(discard));
+            }
+        }
+        self.blocks = blocks;
+        if self.size_bytes() == 0 {
+            return Err(BlocksError::Small(self.block_bytes()));
+        }
+        Ok(self)
+    }
+
+    fn own_block_bytes(&self) -> u32 {
+        match &self.layer {
+            Layer::Raw(host) => host.block_bytes(),
+            Layer::Qcow2(image) => image.block_bytes(),
+        }
     }
 
     fn host(&self) -> &Arc<HostFile> {
@@ -206,30 +289,42 @@ impl Disk {
 
     /// The size in bytes, a multiple of [`Self::block_bytes`]. It may grow.
     pub fn size_bytes(&self) -> u64 {
-        match &self.layer {
+        let all = match &self.layer {
             Layer::Raw(host) => host.size_bytes(),
             Layer::Qcow2(image) => image.size_bytes(),
-        }
+        };
+        all & !u64::from(self.block_bytes().saturating_sub(1))
     }
 
     /// The smallest unit that can be read or written, in bytes: a power of two of at least 512.
     pub fn block_bytes(&self) -> u32 {
-        match &self.layer {
-            Layer::Raw(host) => host.block_bytes(),
-            Layer::Qcow2(image) => image.block_bytes(),
+        let own = self.own_block_bytes();
+        match self.blocks {
+            Blocks::Custom { logical, .. } => logical,
+            Blocks::Storage if !self.host().is_device() => {
+                self.host().physical_block_bytes().clamp(own, BLOCK_MAX_BYTES.max(own))
+            }
+            Blocks::Own | Blocks::Storage => own,
         }
     }
 
     /// The unit in which the storage works best, in bytes: a power of two, at least [`Self::block_bytes`].
     pub fn physical_block_bytes(&self) -> u32 {
-        self.host().physical_block_bytes().max(self.block_bytes())
+        match self.blocks {
+            Blocks::Custom { physical, .. } => physical,
+            Blocks::Own | Blocks::Storage => self.host().physical_block_bytes().max(self.block_bytes()),
+        }
     }
 
     /// The unit in which space can be given back, in bytes: a power of two, at least [`Self::block_bytes`].
     pub fn discard_bytes(&self) -> u32 {
-        match &self.layer {
+        let own = match &self.layer {
             Layer::Raw(host) => host.physical_block_bytes(),
             Layer::Qcow2(image) => u32::try_from(image.cluster_bytes()).unwrap_or(u32::MAX),
+        };
+        match self.blocks {
+            Blocks::Custom { discard: Some(discard), .. } => discard,
+            _ => own.max(self.block_bytes()),
         }
     }
 

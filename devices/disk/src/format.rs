@@ -43,6 +43,9 @@ pub enum FormatError {
     /// The caller gave a backing image to one that has none.
     #[error("it has no backing image, but the configuration names one")]
     NeedsNoBacking,
+    /// Several would change its tables at the same time.
+    #[error("it is qcow2, which only one machine can write to at a time: only raw disks can be shared")]
+    Shared,
     /// It may only be read.
     #[error("it is marked as {0}; only reading is possible until 'qemu-img check -r all' has repaired it")]
     ReadOnly(&'static str),

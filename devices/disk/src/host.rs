@@ -24,6 +24,8 @@ pub struct Options {
     pub read_only: bool,
     /// Around the host's page cache (`O_DIRECT`).
     pub direct: bool,
+    /// Others who say the same may write to it at the same time: their guests agree among themselves.
+    pub shared: bool,
 }
 
 /// Bytes on the host, locked for as long as this value (or an engine on it) lives.
@@ -74,7 +76,7 @@ impl HostFile {
             return Err(OpenError::NotADisk { path: path.into(), what: name_of(kind) });
         }
         set_flags(&file, path, options)?;
-        lock::take(&file, path, options.read_only, holder)?;
+        lock::take(&file, path, lock::Claim::of(options), holder)?;
 
         let length = file.seek(SeekFrom::End(0)).map_err(system("measure"))?;
         let (logical, physical) = if kind.is_block_device() {

@@ -29,6 +29,7 @@ mod disk;
 mod engine;
 mod flight;
 mod format;
+mod guard;
 mod host;
 mod host_io;
 #[cfg(feature = "kit")]
@@ -42,9 +43,10 @@ mod sync;
 mod sys;
 mod uring;
 
-pub use disk::{CHAIN_MAX, Chain, Disk, GrowError, Image, Source};
+pub use disk::{BLOCK_MAX_BYTES, Blocks, BlocksError, CHAIN_MAX, Chain, Disk, GrowError, Image, Source};
 pub use engine::{Completion, Engine, EngineKind, Operation, open_engine};
 pub use format::{Format, FormatError};
+pub use guard::{ErrorHandling, ErrorPolicy, Guard, Stopped, TellStop};
 pub use host::{Options, SECTOR_BYTES};
 pub use memory::Memory;
 pub use open_error::OpenError;

@@ -2,16 +2,20 @@
 //!
 //! The locks belong to open file descriptions (`fcntl(2)`), so they hold between processes, between containers of one
 //! host, on block devices and, where the server does locks, on network file systems; they are gone when their holder
-//! is. The lock over the bytes decides: one writer and nobody else, or several readers. The name of a holder is written
+//! is. The lock over the bytes decides: one writer and nobody else, or several readers, or several that share it and say
+//! so. Readers hold one part of the bytes and sharers the other, and look at each other's once they have theirs: of two
+//! that come at the same moment both may be refused, but never both let in. The name of a holder is written
 //! in locks as well, far beyond any byte of the image: a shared lock of one byte for each letter, at a place that says
 //! which letter and where in the name. So a reader, which could write neither the file nor an attribute of it, has a
 //! name too, a name never outlives its holder, and no guest can reach it.
 
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::host::Options;
 use crate::open_error::OpenError;
 use crate::sys::{self, Lock};
 
@@ -20,6 +24,56 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long to wait between two tries.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// What somebody wants to do with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Write, alone.
+    Write,
+    /// Read, beside other readers.
+    Read,
+    /// Read or write, beside others that share it.
+    Share,
+}
+
+impl Claim {
+    pub(crate) fn of(options: Options) -> Self {
+        match options {
+            Options { shared: true, .. } => Self::Share,
+            Options { read_only: true, .. } => Self::Read,
+            Options { .. } => Self::Write,
+        }
+    }
+
+    /// The lock, and the offsets that it is over.
+    fn lock(self) -> (Lock, Range<u64>) {
+        match self {
+            Self::Write => (Lock::Exclusive, 0..NAMES),
+            Self::Read => (Lock::Shared, 0..SHARERS),
+            Self::Share => (Lock::Shared, SHARERS..NAMES),
+        }
+    }
+
+    /// The offsets in which nobody may have a lock.
+    fn foreign(self) -> Range<u64> {
+        match self {
+            Self::Write => 0..0,
+            Self::Read => SHARERS..NAMES,
+            Self::Share => 0..SHARERS,
+        }
+    }
+
+    /// What those who have the image do, so that this cannot be.
+    fn obstacle(self) -> &'static str {
+        match self {
+            Self::Write => "reads or writes",
+            Self::Read => "writes",
+            Self::Share => "does not share",
+        }
+    }
+}
+
+/// Offsets of those that share an image begin here.
+const SHARERS: u64 = NAMES - 1;
 /// Offsets below are the image's; names begin here. Files are shorter on every file system of Linux (ext4: 16 TiB).
 const NAMES: u64 = 1 << 62;
 /// Places for names, taken at random: two readers in one place would make one name unreadable.
@@ -33,24 +87,35 @@ const SLOT_BYTES: u64 = VALUES * VALUES;
 /// How many holders are told by name.
 const TOLD_MAX: usize = 3;
 
-/// Takes the lock on `file` that a reader or a writer needs, in the name of `holder`. The kernel may take a moment to
-/// let go of the files of a process that was killed, so a refusal counts only when it lasts.
-pub(crate) fn take(file: &File, path: &Path, read_only: bool, holder: &str) -> Result<(), OpenError> {
-    // A write lock needs a descriptor that can write, a read lock one that can read: the caller has checked.
-    let wanted = if read_only { Lock::Shared } else { Lock::Exclusive };
+/// Takes the lock on `file` that `claim` needs, in the name of `holder`. The kernel may take a moment to let go of the
+/// files of a process that was killed, so a refusal counts only when it lasts.
+pub(crate) fn take(file: &File, path: &Path, claim: Claim, holder: &str) -> Result<(), OpenError> {
     let deadline = Instant::now().checked_add(PATIENCE);
     let system = |source| OpenError::System { path: path.into(), what: "lock", source };
-    while let Err(error) = sys::lock(file, wanted, 0, NAMES) {
-        if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
-            return Err(system(error));
-        }
+    while !try_to_take(file, claim).map_err(system)? {
         if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-            let how = if read_only { "writes" } else { "reads or writes" };
-            return Err(OpenError::Locked { path: path.into(), how, holders: holders(file) });
+            let (path, how) = (path.into(), claim.obstacle());
+            return Err(OpenError::Locked { path, how, holders: holders(file) });
         }
         std::thread::sleep(RETRY);
     }
     sign(file, holder).map_err(system)
+}
+
+/// Whether `claim` has its lock now; none is held if not.
+fn try_to_take(file: &File, claim: Claim) -> std::io::Result<bool> {
+    // A write lock needs a descriptor that can write, a read lock one that can read: the caller has checked.
+    let (lock, range) = claim.lock();
+    match sys::lock(file, lock, range.start, range.end - range.start) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(false),
+        result => result?,
+    }
+    let foreign = claim.foreign();
+    if foreign.is_empty() || sys::locked_at(file, foreign.start, foreign.end - foreign.start)?.is_none() {
+        return Ok(true);
+    }
+    sys::lock(file, Lock::None, range.start, range.end - range.start)?;
+    Ok(false)
 }
 
 /// Lets go of everything.

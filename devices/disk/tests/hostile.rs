@@ -100,7 +100,7 @@ fn a_spoilt_entry_is_an_error_for_its_cluster_and_marks_the_image() {
         drop(opened);
         let again = Disk::open_chain(chain(&path, Some(Format::Qcow2), Options::default())).unwrap_err();
         assert!(again.to_string().contains("marked as corrupt"), "{again}");
-        let read_only = Options { read_only: true, direct: false };
+        let read_only = Options { read_only: true, direct: false, shared: false };
         Disk::open_chain(chain(&path, Some(Format::Qcow2), read_only)).unwrap();
     }
 }

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use orlop_disk::{Disk, OpenError, Options};
 
-const READ_ONLY: Options = Options { read_only: true, direct: false };
-const WRITABLE: Options = Options { read_only: false, direct: false };
+const READ_ONLY: Options = Options { read_only: true, direct: false, shared: false };
+const WRITABLE: Options = Options { read_only: false, direct: false, shared: false };
 
 fn image(dir: &Path, name: &str, len: u64) -> PathBuf {
     let path = dir.join(name);
@@ -115,6 +115,7 @@ fn an_image_without_permission_says_who_asked() {
 fn a_file_system_without_direct_says_so() {
     // procfs has no O_DIRECT; its files are empty, but the flag is refused first.
     let error =
-        Disk::open(Path::new("/proc/version"), Options { read_only: true, direct: true }).unwrap_err();
+        Disk::open(Path::new("/proc/version"), Options { read_only: true, direct: true, shared: false })
+            .unwrap_err();
     assert!(matches!(error, OpenError::NoDirect(_)), "{error}");
 }

@@ -261,7 +261,7 @@ fn the_missing_part_of_the_last_sector_reads_as_zeroes() {
         for direct in [false, true] {
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             let path = image(dir.path(), &[7; 4096 + 100]);
-            let disk = open(&path, Options { read_only: true, direct });
+            let disk = open(&path, Options { read_only: true, direct, shared: false });
             assert_eq!(disk.size_bytes(), u64::from(disk.block_bytes()) + 4096);
             let last = disk.block_bytes() as usize;
             let mut engine = engine::<Vec<u8>>(&disk, kind);
@@ -302,7 +302,7 @@ fn a_loop_device_is_a_disk() {
     let _detach = Detach(device.clone());
     for kind in KINDS {
         for direct in [false, true] {
-            let disk = open(Path::new(&device), Options { direct, read_only: false });
+            let disk = open(Path::new(&device), Options { direct, read_only: false, shared: false });
             assert_eq!((disk.size_bytes(), disk.block_bytes()), (1 << 20, 512));
             let mut engine = engine::<Vec<u8>>(&disk, kind);
             let data = pattern(8192, 77);

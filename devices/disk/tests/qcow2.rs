@@ -43,7 +43,7 @@ fn is_an_array(shape: &Shape, kind: EngineKind, direct: bool) {
         Default::default(),
         "the image was wrong before: {shape:?}"
     );
-    let options = Options { direct, read_only: false };
+    let options = Options { direct, read_only: false, shared: false };
     let mut model = shape.disk();
     for seed in 0..4 {
         let mut exercise = Exercise::new(open(&path, options), model, kind, seed);
@@ -153,7 +153,7 @@ fn a_snapshot_keeps_what_the_disk_overwrites() {
         let l1: [u8; 8] = bytes[at..at + 8].try_into().unwrap();
         bytes[40..48].copy_from_slice(&l1);
         std::fs::write(&path, bytes).unwrap();
-        let read_only = Options { read_only: true, direct: false };
+        let read_only = Options { read_only: true, direct: false, shared: false };
         Exercise::new(open(&path, read_only), shape.disk(), EngineKind::Auto, 1).compare();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orlop_disk::{Disk, Engine, EngineKind, Memory, open_engine};
+use orlop_disk::{Disk, EngineKind, ErrorHandling, GrowError, Guard, Memory, open_engine};
 
 use crate::mmc;
 use crate::sense::Sense;
@@ -13,7 +13,21 @@ pub struct Bay<M> {
     /// What commands are given to.
     pub unit: Unit,
     /// The engine of the medium; none where there is none.
-    pub engine: Option<Box<dyn Engine<M>>>,
+    pub engine: Option<Guard<M>>,
+    /// What a disk is on; none for a drive.
+    disk: Option<Arc<Disk>>,
+}
+
+/// How a disk is to be.
+#[derive(Debug)]
+pub struct DiskConfig {
+    /// Where its bytes are.
+    pub disk: Disk,
+    /// Its write cache is off after power-on: a write is durable before the guest hears of it, until the guest turns the
+    /// cache on.
+    pub write_through: bool,
+    /// What becomes of the host's errors.
+    pub errors: ErrorHandling,
 }
 
 /// A bay that a device's thread and the host's hand share. It is locked for one command at most.
@@ -28,14 +42,6 @@ pub enum MediumError {
     /// Not one block.
     #[error("it is smaller than one block of a CD-ROM ({CDROM_BLOCK_BYTES} bytes)")]
     Small,
-    /// The blocks that the guest is to see are no power of two from the image's own to 4096 bytes.
-    #[error("blocks of {wanted} bytes are no power of two from {own}, the image's own, to 4096")]
-    BlockSize {
-        /// What the guest was to see, in bytes.
-        wanted: u32,
-        /// What the image has, in bytes.
-        own: u32,
-    },
     /// The guest has locked the tray; it was asked to let go.
     #[error("the guest has locked the tray; it was asked to let go of the medium")]
     Locked,
@@ -66,17 +72,13 @@ pub trait Tray: Send {
 const CDROM_DEPTH: u16 = 1;
 
 impl Medium {
-    /// How a disk shows itself as a medium for `kind`, in blocks of `block_bytes` where that is given.
-    pub fn of(disk: &Disk, kind: Kind, block_bytes: Option<u32>) -> Result<Self, MediumError> {
+    /// How a disk shows itself as a medium for `kind`.
+    pub fn of(disk: &Disk, kind: Kind) -> Result<Self, MediumError> {
         let own = disk.block_bytes();
-        let block_bytes = match (kind, block_bytes) {
-            (Kind::Cdrom, _) if own > CDROM_BLOCK_BYTES => return Err(MediumError::Blocks(own)),
-            (Kind::Cdrom, _) => CDROM_BLOCK_BYTES,
-            (Kind::Disk, None) => own,
-            (Kind::Disk, Some(wanted)) if wanted.is_power_of_two() && (own..=4096).contains(&wanted) => {
-                wanted
-            }
-            (Kind::Disk, Some(wanted)) => return Err(MediumError::BlockSize { wanted, own }),
+        let block_bytes = match kind {
+            Kind::Cdrom if own > CDROM_BLOCK_BYTES => return Err(MediumError::Blocks(own)),
+            Kind::Cdrom => CDROM_BLOCK_BYTES,
+            Kind::Disk => own,
         };
         // Blocks that are not whole are not shown.
         let rest = disk.size_bytes().checked_rem(u64::from(block_bytes)).unwrap_or(0);
@@ -93,20 +95,44 @@ impl Medium {
 impl<M: Memory> Bay<M> {
     /// A disk of which `depth` operations may be in flight, and why it is not reached by io_uring although it should.
     pub fn disk(
-        disk: Disk,
+        config: DiskConfig,
         serial: String,
-        block_bytes: Option<u32>,
         depth: u16,
         kind: EngineKind,
     ) -> Result<(Self, Option<std::io::Error>), MediumError> {
-        let medium = Medium::of(&disk, Kind::Disk, block_bytes)?;
-        let (engine, refused) = open_engine(&Arc::new(disk), depth, kind);
-        Ok((Self { unit: Unit::new(Kind::Disk, serial, Some(medium)), engine: Some(engine) }, refused))
+        let DiskConfig { disk, write_through, errors } = config;
+        let medium = Medium::of(&disk, Kind::Disk)?;
+        let disk = Arc::new(disk);
+        let (engine, refused) = open_engine(&disk, depth, kind);
+        let mut unit = Unit::new(Kind::Disk, serial, Some(medium));
+        if write_through {
+            unit.starts_without_cache();
+        }
+        Ok((Self { unit, engine: Some(Guard::new(engine, errors)), disk: Some(disk) }, refused))
+    }
+
+    /// Makes a disk longer, to `size_bytes`; the guest sees it with [`Bay::measure`].
+    pub fn grow(&self, size_bytes: u64) -> Result<(), GrowError> {
+        self.disk.as_ref().map_or(Err(GrowError::ReadOnly), |disk| disk.grow(size_bytes))
+    }
+
+    /// Shows the size that the disk has now; whether that is another one.
+    pub fn measure(&mut self) -> bool {
+        let Some(disk) = &self.disk else { return false };
+        let (Ok(now), Some(medium)) = (Medium::of(disk, Kind::Disk), &mut self.unit.medium) else {
+            return false;
+        };
+        std::mem::replace(medium, now) != now
+    }
+
+    /// How many operations wait for the machine to go on.
+    pub fn held(&self) -> usize {
+        self.engine.as_ref().map_or(0, Guard::held)
     }
 
     /// A CD-ROM drive with `disk` in it, on an open tray where `open` says so.
     pub fn cdrom(disk: Option<Disk>, serial: String, open: bool) -> Result<Self, MediumError> {
-        let mut bay = Self { unit: Unit::new(Kind::Cdrom, serial, None), engine: None };
+        let mut bay = Self { unit: Unit::new(Kind::Cdrom, serial, None), engine: None, disk: None };
         if let Some(disk) = disk {
             bay.load(disk)?;
         }
@@ -115,8 +141,9 @@ impl<M: Memory> Bay<M> {
     }
 
     fn load(&mut self, disk: Disk) -> Result<(), MediumError> {
-        let medium = Medium::of(&disk, Kind::Cdrom, None)?;
+        let medium = Medium::of(&disk, Kind::Cdrom)?;
         let (engine, _) = open_engine(&Arc::new(disk), CDROM_DEPTH, EngineKind::Synchronous);
+        let engine = Guard::new(engine, ErrorHandling::REPORT);
         (self.unit.medium, self.engine) = (Some(medium), Some(engine));
         Ok(())
     }

@@ -43,6 +43,8 @@ impl Sense {
     pub const LOCKED: Self = Self::new(5, 0x53, 0x02);
     /// Another medium may have been put in.
     pub const MEDIUM_CHANGED: Self = Self::new(6, 0x28, 0x00);
+    /// The disk has another size (SBC-3 §4.7).
+    pub const CAPACITY_CHANGED: Self = Self::new(6, 0x2a, 0x09);
     /// Power on, reset.
     pub const RESET: Self = Self::new(6, 0x29, 0x00);
     /// The host wants the medium back (MMC-6 §F, operator medium removal request).

@@ -104,6 +104,8 @@ pub struct Unit {
     pub(crate) locked: bool,
     /// Writes are done when they are in the host's cache; without, when they are durable (SBC-3 §6.4.5, WCE).
     pub(crate) write_cache: bool,
+    /// What `write_cache` is after power-on.
+    caches: bool,
     pub(crate) attention: Option<Sense>,
     pub(crate) event: MediaEvent,
     /// What REQUEST SENSE tells, where the transport did not.
@@ -120,6 +122,7 @@ impl Unit {
             open: false,
             locked: false,
             write_cache: true,
+            caches: true,
             attention: Some(Sense::RESET),
             event: MediaEvent::None,
             sense: Sense::NONE,
@@ -141,6 +144,16 @@ impl Unit {
         self.write_cache
     }
 
+    /// The write cache is off after power-on, and now.
+    pub(crate) fn starts_without_cache(&mut self) {
+        (self.caches, self.write_cache) = (false, false);
+    }
+
+    /// The next command is told that the disk has another size.
+    pub fn capacity_changed(&mut self) {
+        self.attention = Some(Sense::CAPACITY_CHANGED);
+    }
+
     /// Sets the write cache, as ATA SET FEATURES does.
     pub fn set_write_cache(&mut self, on: bool) {
         self.write_cache = on;
@@ -149,7 +162,7 @@ impl Unit {
     /// Back to power-on, or after a bus reset: the tray and what is on it stay.
     pub fn reset(&mut self) {
         self.locked = false;
-        self.write_cache = true;
+        self.write_cache = self.caches;
         self.attention = Some(Sense::RESET);
         self.sense = Sense::NONE;
         self.event = MediaEvent::None;

@@ -198,7 +198,7 @@ fn bay(dir: &std::path::Path, name: &str, bytes: usize) -> Result<SharedBay<Vec<
 
 fn disk(dir: &std::path::Path, name: &str, bytes: usize) -> orlop_disk::Disk {
     std::fs::write(dir.join(name), vec![1; bytes]).unwrap();
-    let options = orlop_disk::Options { read_only: true, direct: false };
+    let options = orlop_disk::Options { read_only: true, direct: false, shared: false };
     orlop_disk::Disk::open(&dir.join(name), options).unwrap()
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use orlop_disk::{Completion, Engine, Memory, Operation};
+use orlop_disk::{Completion, Guard, Memory, Operation};
 use orlop_virtio::{Backend, Buffers, Fault, QueueIo, Request};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
@@ -58,7 +58,7 @@ struct Pending {
 
 pub(crate) struct BlockQueue {
     shared: Arc<Shared>,
-    engine: Box<dyn Engine<GuestData>>,
+    engine: Guard<GuestData>,
     /// By head: a head is in flight once only, which [`QueueIo::pop`] sees to.
     pending: Vec<Option<Pending>>,
     more: EventFd,
@@ -66,14 +66,12 @@ pub(crate) struct BlockQueue {
     features: u64,
     /// It is the one that tells the driver of a new size.
     tells: bool,
+    /// Resets of the device that this queue knows of.
+    resets: u64,
 }
 
 impl BlockQueue {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        engine: Box<dyn Engine<GuestData>>,
-        tells: bool,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, engine: Guard<GuestData>, tells: bool) -> io::Result<Self> {
         Ok(Self {
             engine,
             pending: (0..shared.geometry.queue_size).map(|_| None).collect(),
@@ -82,6 +80,7 @@ impl BlockQueue {
             alarm: Alarm::new()?,
             features: 0,
             tells,
+            resets: 0,
         })
     }
 
@@ -286,6 +285,17 @@ impl Backend for BlockQueue {
 
     fn start(&mut self, io: &mut QueueIo) -> Result<(), Fault> {
         self.features = io.features();
+        let resets = self.shared.resets.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.resets, resets) != resets {
+            self.engine.forget();
+            self.pending.fill_with(|| None);
+        }
+        // What was held when the machine stopped is still the device's, and is tried again.
+        for (head, _) in (0..).zip(&self.pending).filter(|(_, pending)| pending.is_some()) {
+            io.keep(QUEUE, head)?;
+        }
+        self.shared.held.fetch_sub(self.engine.held(), Ordering::Relaxed);
+        self.engine.go_on();
         Ok(())
     }
 
@@ -320,6 +330,8 @@ impl Backend for BlockQueue {
             // A ring that cannot be written is the guest's loss; what matters is that nothing is in flight.
             let _ = self.reap(io);
         }
+        self.engine.stand_still();
+        self.shared.held.fetch_add(self.engine.held(), Ordering::Relaxed);
         self.alarm.clear();
         let _ = self.more.read();
     }

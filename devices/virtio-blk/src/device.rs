@@ -75,10 +75,17 @@ impl Device for Block {
 
     fn reset(&mut self) {
         self.negotiated = 0;
-        self.shared.writeback.store(true, Ordering::Relaxed);
+        self.shared.writeback.store(self.shared.caches, Ordering::Relaxed);
+        self.shared.resets.fetch_add(1, Ordering::Relaxed);
+        self.shared.held.store(0, Ordering::Relaxed);
     }
 
     fn save(&self) -> Result<Record, StateError> {
+        let held = self.shared.held.load(Ordering::Relaxed);
+        if held > 0 {
+            let reason = format!("{held} requests wait for the machine to go on after an error of the host");
+            return Err(StateError::Invalid { kind: BlockState::KIND, reason });
+        }
         Record::write("", &self.state())
     }
 

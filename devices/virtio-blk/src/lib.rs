@@ -30,10 +30,10 @@ mod space;
 mod state;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Instant;
 
-use orlop_disk::{Disk, EngineKind, GrowError, open_engine};
+use orlop_disk::{Disk, EngineKind, ErrorHandling, GrowError, Guard, open_engine};
 use orlop_virtio::{Parts, QueueSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -72,6 +72,10 @@ pub struct Config {
     pub engine: EngineKind,
     /// What all queues together may do.
     pub limits: Limits,
+    /// A write is durable before the driver hears of it, until the driver turns the cache on.
+    pub write_through: bool,
+    /// What becomes of the host's errors.
+    pub errors: ErrorHandling,
 }
 
 /// Why a block device cannot be built.
@@ -104,6 +108,12 @@ struct Shared {
     counters: Counters,
     /// The cache mode that the driver chose; false is write-through.
     writeback: AtomicBool,
+    /// What it is after power-on.
+    caches: bool,
+    /// How often the device was reset: what a queue holds from before is forgotten.
+    resets: AtomicU64,
+    /// Requests that wait for the machine to go on, since the last stop.
+    held: AtomicUsize,
     limiter: Option<Limiter>,
     /// Readable when the disk has another size.
     resized: EventFd,
@@ -158,7 +168,7 @@ impl Handle {
 
 /// Builds the device. Every descriptor that it ever needs is opened here.
 pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
-    let Config { name, disk, serial, queues, queue_size, engine, limits } = config;
+    let Config { name, disk, serial, queues, queue_size, engine, limits, write_through, errors } = config;
     if queues == 0 || queues > QUEUES_MAX {
         return Err(BuildError::Queues(queues));
     }
@@ -179,7 +189,10 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
         geometry,
         serial,
         counters: Counters::default(),
-        writeback: AtomicBool::new(true),
+        writeback: AtomicBool::new(!write_through),
+        caches: !write_through,
+        resets: AtomicU64::new(0),
+        held: AtomicUsize::new(0),
         limiter: (limits != Limits::default()).then(|| Limiter::new(limits, Instant::now())),
         resized: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(BuildError::Event)?,
     });
@@ -189,6 +202,7 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
         let (engine, refused) = open_engine(&disk, queue_size, engine);
         handle.engine = engine.name();
         handle.refused = refused.map(|error| error.to_string());
+        let engine = Guard::new(engine, errors.clone());
         let backend = BlockQueue::new(Arc::clone(&shared), engine, number == 0).map_err(BuildError::Event)?;
         sets.push(QueueSet {
             name: format!("{name}-q{number}"),

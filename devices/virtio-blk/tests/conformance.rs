@@ -43,7 +43,7 @@ mod synchronous {
 
 mod direct {
     use super::*;
-    const DIRECT: Options = Options { read_only: false, direct: true };
+    const DIRECT: Options = Options { read_only: false, direct: true, shared: false };
     orlop_virtio::conformance_suite!(|| fixture(Setup { options: DIRECT, queues: 2, ..SETUP }));
 }
 
@@ -69,6 +69,6 @@ mod limited {
 
 mod read_only {
     use super::*;
-    const READ_ONLY: Options = Options { read_only: true, direct: false };
+    const READ_ONLY: Options = Options { read_only: true, direct: false, shared: false };
     orlop_virtio::conformance_suite!(|| fixture(Setup { options: READ_ONLY, ..SETUP }));
 }

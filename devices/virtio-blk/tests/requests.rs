@@ -5,12 +5,12 @@ mod guest;
 use std::collections::HashMap;
 
 use guest::*;
-use orlop_disk::{Disk, EngineKind, Options};
+use orlop_disk::{Disk, EngineKind, ErrorHandling, Options};
 use orlop_pci::Function;
 use orlop_virtio::conformance::Descriptor;
 use orlop_virtio_blk::{Config, Limits, build};
 
-const READ_ONLY: Options = Options { read_only: true, direct: false };
+const READ_ONLY: Options = Options { read_only: true, direct: false, shared: false };
 
 #[test]
 fn a_disk_is_written_flushed_and_read() {
@@ -139,7 +139,7 @@ fn segments_are_bounded() {
 #[test]
 fn several_queues_at_once_keep_their_data_apart() {
     for direct in [false, true] {
-        let options = Options { read_only: false, direct };
+        let options = Options { read_only: false, direct, shared: false };
         let mut guest = Guest::new(Setup { queues: 4, options, ..SETUP });
         let driver = &mut guest.driver;
         // Each queue writes every fourth block, all in flight; then another queue reads them.
@@ -180,7 +180,8 @@ fn several_queues_at_once_keep_their_data_apart() {
 #[test]
 fn data_may_be_cut_into_odd_pieces() {
     for direct in [false, true] {
-        let mut guest = Guest::new(Setup { options: Options { read_only: false, direct }, ..SETUP });
+        let mut guest =
+            Guest::new(Setup { options: Options { read_only: false, direct, shared: false }, ..SETUP });
         let data = pattern(0, 4096, 5);
         let mut all = header(OUT, 0).to_vec();
         all.extend(&data);
@@ -202,7 +203,8 @@ fn data_may_be_cut_into_odd_pieces() {
 #[test]
 fn a_head_that_is_made_available_twice_breaks_the_device_and_not_the_host() {
     // CVE-2026-45782: the first completion must not free what the kernel still uses.
-    let mut guest = Guest::new(Setup { options: Options { read_only: false, direct: true }, ..SETUP });
+    let mut guest =
+        Guest::new(Setup { options: Options { read_only: false, direct: true, shared: false }, ..SETUP });
     for turn in 0..20 {
         let data = pattern(0, 64 << 10, turn);
         let address = guest.driver.buffer(&[&[0], &data[..]].concat()) + 1;
@@ -239,7 +241,8 @@ fn offer_again(guest: &mut Guest, head: u16) {
 
 #[test]
 fn a_pause_waits_for_what_is_in_flight() {
-    let mut guest = Guest::new(Setup { options: Options { read_only: false, direct: true }, ..SETUP });
+    let mut guest =
+        Guest::new(Setup { options: Options { read_only: false, direct: true, shared: false }, ..SETUP });
     for turn in 0..20 {
         for i in 0..30 {
             let data = pattern(i * 64, 32 << 10, turn);
@@ -312,6 +315,8 @@ fn what_cannot_be_built_says_why() {
             queue_size: 128,
             engine: EngineKind::Auto,
             limits: Limits::default(),
+            write_through: false,
+            errors: ErrorHandling::REPORT,
         };
         change(&mut config);
         build(config).map(drop).map_err(|error| error.to_string())

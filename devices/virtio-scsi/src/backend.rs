@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use orlop_disk::{Completion, Memory, Operation};
 use orlop_scsi::{Bay, CHECK_CONDITION, GOOD, Kind, Range, Sense, Step, TASK_SET_FULL, Work};
@@ -93,6 +94,8 @@ pub(crate) struct Host {
     waiting: Vec<Waiting>,
     more: EventFd,
     engines: Vec<(RawFd, u32)>,
+    /// Resets of the device that the thread knows of.
+    resets: u64,
 }
 
 impl Host {
@@ -104,7 +107,7 @@ impl Host {
         }
         let in_flight = vec![0; shared.targets.len()];
         let more = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-        Ok(Self { shared, pending: HashMap::new(), in_flight, waiting: Vec::new(), more, engines })
+        Ok(Self { shared, pending: HashMap::new(), in_flight, waiting: Vec::new(), more, engines, resets: 0 })
     }
 
     /// Takes what the driver made available on a request queue, at most one queue full: the thread has messages to
@@ -439,7 +442,30 @@ impl Backend for Host {
         [(self.more.as_raw_fd(), MORE)].into_iter().chain(self.engines.iter().copied()).collect()
     }
 
-    fn start(&mut self, _io: &mut QueueIo) -> Result<(), Fault> {
+    fn start(&mut self, io: &mut QueueIo) -> Result<(), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let resets = shared.resets.load(Ordering::Relaxed);
+        let reset = std::mem::replace(&mut self.resets, resets) != resets;
+        if reset {
+            self.pending.clear();
+            self.waiting.clear();
+            self.in_flight.fill(0);
+        }
+        // What was held when the machine stopped is still the device's, and is tried again.
+        for token in self.pending.keys() {
+            io.keep(token.queue(), token.head())?;
+        }
+        for waiting in &self.waiting {
+            io.keep(CONTROL_QUEUE, waiting.head)?;
+        }
+        for target in &shared.targets {
+            let mut bay = lock(&target.bay);
+            let Some(engine) = &mut bay.engine else { continue };
+            if reset {
+                engine.forget();
+            }
+            engine.go_on();
+        }
         Ok(())
     }
 
@@ -475,6 +501,9 @@ impl Backend for Host {
                 }
                 // A ring that cannot be written is the guest's loss; what matters is that nothing is in flight.
                 let _ = self.reap(io, target, &mut bay);
+            }
+            if let Some(engine) = &mut bay.engine {
+                engine.stand_still();
             }
         }
         let _ = self.answer_waiting(io);

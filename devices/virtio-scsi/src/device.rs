@@ -1,6 +1,7 @@
 //! The configuration side.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use orlop_state::{Record, State, StateError};
 use orlop_virtio::{Device, DeviceType};
@@ -48,12 +49,18 @@ impl Device for Controller {
 
     fn reset(&mut self) {
         self.0.sizes.reset();
+        self.0.resets.fetch_add(1, Ordering::Relaxed);
         for target in &self.0.targets {
             lock(&target.bay).unit.reset();
         }
     }
 
     fn save(&self) -> Result<Record, StateError> {
+        let held: usize = self.0.targets.iter().map(|target| lock(&target.bay).held()).sum();
+        if held > 0 {
+            let reason = format!("{held} requests wait for the machine to go on after an error of the host");
+            return Err(StateError::Invalid { kind: ScsiState::KIND, reason });
+        }
         let (sense_bytes, cdb_bytes) = self.0.sizes.save();
         let units = self.0.targets.iter().map(|target| lock(&target.bay).unit.save()).collect();
         let Shared { queues, queue_size, .. } = *self.0;

@@ -27,10 +27,11 @@ mod space;
 mod state;
 mod tasks;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orlop_disk::{Disk, EngineKind};
-use orlop_scsi::{Bay, DriveCounters, MediumError, SERIAL_MAX_BYTES, SharedBay, Tray};
+use orlop_disk::{Disk, EngineKind, GrowError};
+use orlop_scsi::{Bay, DiskConfig, DriveCounters, MediumError, SERIAL_MAX_BYTES, SharedBay, Tray};
 use orlop_virtio::{Parts, QueueSet};
 
 use backend::{GuestData, Host};
@@ -53,12 +54,7 @@ pub const QUEUE_SIZE_MIN: u16 = 4;
 #[derive(Debug)]
 pub enum UnitKind {
     /// A disk.
-    Disk {
-        /// Where its bytes are.
-        disk: Disk,
-        /// The block size that the guest sees, in bytes; the image's own when absent.
-        block_bytes: Option<u32>,
-    },
+    Disk(DiskConfig),
     /// A CD-ROM drive.
     Cdrom {
         /// What is in it.
@@ -75,6 +71,8 @@ pub struct UnitConfig {
     pub kind: UnitKind,
     /// What the guest reads as serial number: printable ASCII, at most [`SERIAL_MAX_BYTES`].
     pub serial: String,
+    /// How a disk is reached; a CD-ROM drive is always synchronous.
+    pub engine: EngineKind,
 }
 
 /// What a controller is made of.
@@ -88,8 +86,6 @@ pub struct Config {
     pub queues: u16,
     /// Size of each queue: a power of two from [`QUEUE_SIZE_MIN`] to [`QUEUE_SIZE_MAX`].
     pub queue_size: u16,
-    /// How disks are reached; CD-ROM drives are always synchronous.
-    pub engine: EngineKind,
 }
 
 /// Why a controller cannot be built.
@@ -136,6 +132,8 @@ struct Shared {
     /// What the driver chose.
     sizes: Sizes,
     counters: Counters,
+    /// How often the device was reset: what the thread holds from before is forgotten.
+    resets: AtomicU64,
 }
 
 fn lock(bay: &Mutex<Bay<GuestData>>) -> MutexGuard<'_, Bay<GuestData>> {
@@ -154,6 +152,17 @@ impl Handle {
         self.shared.targets.get(target).map(|target| target.counters.list()).unwrap_or_default()
     }
 
+    /// Makes the disk of `target` longer, to `size_bytes`: the guest's next command is told (SBC-3 §4.7).
+    pub fn grow(&self, target: usize, size_bytes: u64) -> Result<(), GrowError> {
+        let Some(target) = self.shared.targets.get(target) else { return Err(GrowError::ReadOnly) };
+        let mut bay = lock(&target.bay);
+        bay.grow(size_bytes)?;
+        if bay.measure() {
+            bay.unit.capacity_changed();
+        }
+        Ok(())
+    }
+
     /// The tray of `target`, if that is a CD-ROM drive.
     pub fn tray(&self, target: usize) -> Option<Box<dyn Tray>> {
         let bay = &self.shared.targets.get(target)?.bay;
@@ -164,7 +173,7 @@ impl Handle {
 
 /// Builds the controller. Every descriptor that it ever needs, but those of media to come, is opened here.
 pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
-    let Config { name, units, queues, queue_size, engine } = config;
+    let Config { name, units, queues, queue_size } = config;
     if units.is_empty() || units.len() > UNITS_MAX {
         return Err(BuildError::Units(units.len()));
     }
@@ -175,15 +184,13 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
         return Err(BuildError::QueueSize(queue_size));
     }
     let depth = queues.saturating_mul(queue_size);
-    let targets = units.into_iter().enumerate().map(|(target, UnitConfig { kind, serial })| {
+    let targets = units.into_iter().enumerate().map(|(target, UnitConfig { kind, serial, engine })| {
         let printable = serial.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
         if serial.len() > SERIAL_MAX_BYTES || !printable {
             return Err(BuildError::Serial(serial));
         }
         let bay = match kind {
-            UnitKind::Disk { disk, block_bytes } => {
-                Bay::disk(disk, serial, block_bytes, depth, engine).map(|(bay, _)| bay)
-            }
+            UnitKind::Disk(disk) => Bay::disk(disk, serial, depth, engine).map(|(bay, _)| bay),
             UnitKind::Cdrom { medium, open } => Bay::cdrom(medium, serial, open),
         };
         let bay = bay.map_err(|source| BuildError::Medium { target, source })?;
@@ -196,6 +203,7 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
         queue_size,
         sizes: Sizes::default(),
         counters: Counters::default(),
+        resets: AtomicU64::new(0),
     });
     let backend = Host::new(Arc::clone(&shared)).map_err(BuildError::Event)?;
     let all = (0..queues.saturating_add(space::FIRST_REQUEST_QUEUE)).collect();

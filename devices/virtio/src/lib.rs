@@ -133,7 +133,9 @@ pub trait Backend: Send {
     fn ready(&mut self, io: &mut QueueIo, token: u32) -> Result<(), Fault>;
     /// Stops: waits until every request in flight is finished and returned to the guest or put back with
     /// [`QueueIo::undo_pop`]. On return nothing touches guest memory. Called after a [`Fault`] as well. The frame
-    /// interrupts the driver for what was returned.
+    /// interrupts the driver for what was returned. A request that the host cannot carry out for now may stay with the
+    /// backend, which says so with [`QueueIo::keep`] at the next start, forgets it after a [`Device::reset`], and lets
+    /// nobody [`Device::save`] meanwhile.
     fn drain(&mut self, io: &mut QueueIo);
 }
 

@@ -193,6 +193,11 @@ impl QueueIo {
         }
     }
 
+    /// Holds the request with `head` again, which was popped from `queue` before a stop and is still to be returned.
+    pub fn keep(&mut self, queue: usize, head: u16) -> Result<(), Fault> {
+        Self::hold(self.slots.get_mut(queue).ok_or(NO_QUEUE)?, head)
+    }
+
     /// Returns the request with `head` to the driver; `written` bytes of its writable part were filled.
     pub fn push(&mut self, queue: usize, head: u16, written: usize) -> Result<(), Fault> {
         self.push_all(queue, &[(head, written)])

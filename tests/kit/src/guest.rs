@@ -2,8 +2,8 @@
 
 use orlop_api::config::{
     BootConfig, BootProtocol, CdromConfig, ConsoleConfig, ConsolePortConfig, CpuConfig, DiskBus, DiskConfig,
-    FileSource, FirmwareConfig, ImageFormat, KernelConfig, MemoryBacking, MemoryConfig, NetConfig,
-    SerialConfig, SmbiosConfig, TapSource, VariableStoreConfig, VmConfig, VsockConfig,
+    DiskIo, ErrorPolicy, FileSource, FirmwareConfig, ImageFormat, KernelConfig, MemoryBacking, MemoryConfig,
+    NetConfig, SerialConfig, SmbiosConfig, TapSource, VariableStoreConfig, VmConfig, VsockConfig,
 };
 
 use crate::image;
@@ -214,7 +214,7 @@ impl Guest {
     pub fn disk_on(mut self, bus: DiskBus, id: &str, file: impl AsRef<std::path::Path>) -> Self {
         self.config.disks.push(DiskConfig {
             id: id.into(),
-            source: path(file),
+            source: Some(path(file)),
             bus,
             cdrom: None,
             format: ImageFormat::Raw,
@@ -225,6 +225,11 @@ impl Guest {
             queues: 1,
             queue_size: 256,
             direct: false,
+            write_through: false,
+            io: DiskIo::Auto,
+            shared: false,
+            block_size: None,
+            error_policy: ErrorPolicy::Report,
             bandwidth_limit: None,
             operations_limit: None,
         });

@@ -223,7 +223,7 @@ async fn a_process_without_privileges_runs_a_machine_on_descriptors() {
         let BootConfig::Kernel(kernel) = &mut config.boot else { panic!("a kernel") };
         kernel.kernel = FileSource::Fd("kernel".into());
         kernel.initramfs = Some(FileSource::Fd("initramfs".into()));
-        config.disks[0].source = FileSource::Fd("disk".into());
+        config.disks[0].source = Some(FileSource::Fd("disk".into()));
         config.nets[0].tap = TapSource::Fds(vec!["tap".into()]);
     });
     vm.start(&guest).await;

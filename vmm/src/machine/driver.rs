@@ -130,6 +130,10 @@ impl Driver {
 
     /// What a guest's act leads to.
     fn react(&mut self, act: GuestAct) -> Next {
+        if let GuestAct::DiskError { device, detail } = &act {
+            let (device, detail) = (device.clone(), detail.clone());
+            self.mailbox.events.post(EventKind::DiskError { device, detail });
+        }
         match on_guest(self.state, act, self.reboot) {
             Step::Nothing => Next::Idle,
             Step::Panic { crash_loaded } => {

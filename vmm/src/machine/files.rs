@@ -1,21 +1,30 @@
 //! Files of the host: by path, or as descriptors that the process was started with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use orlop_api::config::{FileSource, ImageFormat, VmConfig};
+use orlop_disk::{ErrorHandling, ErrorPolicy, Stopped};
 
-/// The descriptors that the process was started with (`--fd NAME=N`), each to be used once.
-#[derive(Debug, Default)]
+/// Is told of a disk, by its name, that is to stop the machine, and why.
+pub type TellDiskError = Arc<dyn Fn(&str, &Stopped<'_>) + Send + Sync>;
+
+/// The descriptors that the process was started with (`--fd NAME=N`), each to be used once: what was handed out is kept
+/// until [`Files::settle`], so that a machine that could not be built can be tried again.
+#[derive(Default)]
 pub struct Files {
     descriptors: BTreeMap<String, OwnedFd>,
+    /// Names of those that were handed out since the last [`Files::settle`].
+    used: BTreeSet<String>,
     /// In whose name images are locked.
     machine: String,
     /// What the images of each disk were found to be.
     formats: BTreeMap<String, Vec<ImageFormat>>,
+    on_disk_error: Option<TellDiskError>,
 }
 
 /// What is to be done with a file.
@@ -45,6 +54,12 @@ pub enum FileError {
     /// No descriptor has that name.
     #[error("no descriptor by the name '{0}' was given; start the process with --fd {0}=N")]
     NoSuchDescriptor(String),
+    /// Two fields name the same one.
+    #[error("the descriptor '{0}' is used already")]
+    Used(String),
+    /// The process has too many descriptors.
+    #[error("cannot duplicate the descriptor '{0}': {1}")]
+    Duplicate(String, io::Error),
 }
 
 impl Files {
@@ -53,9 +68,31 @@ impl Files {
         Self { descriptors, ..Self::default() }
     }
 
-    /// Opens for the machine `name` from now on.
-    pub fn open_for(&mut self, name: &str) {
+    /// Opens for the machine `name` from now on; `on_disk_error` hears of disks that are to stop it.
+    pub fn open_for(&mut self, name: &str, on_disk_error: TellDiskError) {
         self.machine = name.to_owned();
+        self.on_disk_error = Some(on_disk_error);
+        self.settle(false);
+    }
+
+    /// What was handed out is in use, so that nobody gets it again, or of no use to anybody, so that it can be again.
+    pub fn settle(&mut self, in_use: bool) {
+        for name in std::mem::take(&mut self.used) {
+            if in_use {
+                self.descriptors.remove(&name);
+            }
+        }
+    }
+
+    /// What becomes of errors of disk `id`.
+    pub fn error_handling(&self, id: &str, policy: ErrorPolicy) -> ErrorHandling {
+        let (id, tell) = (id.to_owned(), self.on_disk_error.clone());
+        let tell = Arc::new(move |stopped: &Stopped<'_>| {
+            if let Some(tell) = &tell {
+                tell(&id, stopped);
+            }
+        });
+        ErrorHandling::new(policy, tell)
     }
 
     /// The machine that opens.
@@ -80,7 +117,12 @@ impl Files {
 
     /// Takes the descriptor `name`.
     pub fn descriptor(&mut self, name: &str) -> Result<OwnedFd, FileError> {
-        self.descriptors.remove(name).ok_or_else(|| FileError::NoSuchDescriptor(name.to_owned()))
+        let descriptor =
+            self.descriptors.get(name).ok_or_else(|| FileError::NoSuchDescriptor(name.to_owned()))?;
+        if !self.used.insert(name.to_owned()) {
+            return Err(FileError::Used(name.to_owned()));
+        }
+        descriptor.try_clone().map_err(|error| FileError::Duplicate(name.to_owned(), error))
     }
 
     /// Takes the descriptor `name` if there is one.
@@ -116,7 +158,21 @@ mod tests {
         let source = FileSource::Fd("disk".into());
         assert!(files.open(&source, Access::Read).is_ok());
         let again = files.open(&source, Access::Read).unwrap_err();
+        assert!(matches!(again, FileError::Used(_)), "{again}");
+        files.settle(true);
+        let again = files.open(&source, Access::Read).unwrap_err();
         assert!(matches!(again, FileError::NoSuchDescriptor(_)), "{again}");
+    }
+
+    #[test]
+    fn a_machine_that_could_not_be_built_leaves_its_descriptors_for_the_next() {
+        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let mut files = Files::new([("disk".to_owned(), null)].into());
+        let source = FileSource::Fd("disk".into());
+        for _ in 0..2 {
+            files.open_for("a", Arc::new(|_, _| ()));
+            assert!(files.open(&source, Access::Read).is_ok());
+        }
     }
 
     #[test]

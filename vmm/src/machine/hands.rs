@@ -7,7 +7,7 @@ use orlop_api::config::{FileSource, VmConfig};
 use orlop_api::device::DeviceInfo;
 use orlop_api::vcpu::VcpuInfo;
 use orlop_chipset::Serial;
-use orlop_disk::{Disk, GrowError, Options};
+use orlop_disk::{Disk, GrowError, Options, Stopped};
 use orlop_scsi::{MediumError, Tray, TrayState};
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use super::files::{Access, Files};
 use super::handle::{Refusal, Reply};
 use super::machine::Machine;
 use super::plan::{HostFacts, Seed, plan};
-use super::policy::Step;
+use super::policy::{GuestAct, Step};
 use super::serial_log::SerialLog;
 use super::vcpu::Alarm;
 use crate::jail::{Jail, ThreadKind};
@@ -136,7 +136,11 @@ impl Hands {
             (Step::PowerButton, machine) => machine.press_power_button(),
             (Step::Balloon { target_bytes }, machine) => balloon(machine, target_bytes)?,
             (Step::Link { id, up }, machine) => link(machine, &id, up)?,
-            (Step::Insert { id, fd }, machine) => insert(machine, &mut self.files, &id, &fd)?,
+            (Step::Insert { id, fd }, machine) => {
+                let inserted = insert(machine, &mut self.files, &id, &fd);
+                self.files.settle(inserted.is_ok());
+                inserted?;
+            }
             (Step::Eject { id, force }, machine) => tray(machine, &id)?.eject(force).map_err(medium)?,
             (Step::Size { id, size_bytes }, machine) => size(machine, &id, size_bytes)?,
             (Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing, _) => {}
@@ -157,7 +161,13 @@ impl Hands {
         let plan =
             plan(config, &facts).map_err(|e| Refusal::Invalid { field: Some(e.field), detail: e.problem })?;
         let mut config = plan.config.clone();
-        self.files.open_for(&config.name);
+        let alarm = Arc::clone(&self.alarm);
+        let on_disk_error = move |disk: &str, stopped: &Stopped<'_>| {
+            let Stopped { operation, offset, error } = stopped;
+            let detail = format!("{operation} at byte {offset}: {error}");
+            alarm.tell(GuestAct::DiskError { device: disk.to_owned(), detail });
+        };
+        self.files.open_for(&config.name, Arc::new(on_disk_error));
         let log = self.open_log(config.serial.log.as_ref())?;
         self.console.set_backlog(config.serial.backlog_bytes as usize);
         let means = Means {
@@ -174,6 +184,7 @@ impl Hands {
             let (field, detail) = e.parts();
             host_with(field, detail, e.exit_code())
         })?;
+        self.files.settle(true);
         self.files.tell_formats(&mut config);
         self.jail.confine(ThreadKind::Machine).map_err(|e| host(None, e.to_string()))?;
         if boot {
@@ -243,7 +254,7 @@ fn insert(machine: &Machine, files: &mut Files, id: &str, fd: &str) -> Result<()
     let field = || Some("fd".to_owned());
     let descriptor = files.descriptor(fd);
     let descriptor = descriptor.map_err(|e| Refusal::Invalid { field: field(), detail: e.to_string() })?;
-    let disk = Disk::from_fd(descriptor, fd, Options { read_only: true, direct: false });
+    let disk = Disk::from_fd(descriptor, fd, Options { read_only: true, direct: false, shared: false });
     let disk = disk.map_err(|e| Refusal::Invalid { field: field(), detail: e.to_string() })?;
     tray.insert(disk).map_err(medium)
 }
@@ -252,20 +263,19 @@ fn medium(error: MediumError) -> Refusal {
     let detail = error.to_string();
     match error {
         MediumError::Locked => Refusal::Locked { detail },
-        MediumError::Blocks(_) | MediumError::Small | MediumError::BlockSize { .. } => {
+        MediumError::Blocks(_) | MediumError::Small => {
             Refusal::Invalid { field: Some("fd".to_owned()), detail }
         }
     }
 }
 
 fn size(machine: &Machine, id: &str, size_bytes: u64) -> Result<(), Refusal> {
-    let Some(device) = machine.device(id) else {
-        return Err(match machine.member(id) {
-            None => Refusal::NotFound { detail: format!("there is no device '{id}'") },
-            Some(_) => Refusal::Unsupported { detail: format!("device '{id}' is not on the virtio bus") },
-        });
-    };
-    let grow = device.controls.grow.as_ref();
+    let (device, member) = (machine.device(id), machine.member(id));
+    if device.is_none() && member.is_none() {
+        return Err(Refusal::NotFound { detail: format!("there is no device '{id}'") });
+    }
+    let own = device.and_then(|device| device.controls.grow.as_ref());
+    let grow = own.or(member.and_then(|member| member.grow.as_ref()));
     let detail = || format!("device '{id}' cannot be made longer");
     let grow = grow.ok_or_else(|| Refusal::Unsupported { detail: detail() })?;
     grow(size_bytes).map_err(|error| match error {

@@ -68,6 +68,8 @@ pub(crate) enum GuestAct {
     Fault { vcpu: u32, detail: String },
     /// Its kernel says that it panicked.
     Panic { crash_loaded: bool },
+    /// A disk's request waits for the machine to be stopped and to go on.
+    DiskError { device: String, detail: String },
 }
 
 /// What to do next.
@@ -135,6 +137,8 @@ pub(super) fn on_guest(state: VmState, act: GuestAct, reboot: bool) -> Step {
         (_, GuestAct::TripleFault { vcpu }) => Step::Stop(Outcome::TripleFault { vcpu }),
         (_, GuestAct::Fault { vcpu, detail }) => Step::Stop(Outcome::GuestFault { vcpu, detail }),
         (_, GuestAct::Panic { crash_loaded }) => Step::Panic { crash_loaded },
+        (VmState::Running, GuestAct::DiskError { .. }) => Step::Pause,
+        (VmState::Paused, GuestAct::DiskError { .. }) => Step::Nothing,
         (_, GuestAct::Reset) if !reboot => Step::Stop(Outcome::Reset),
         (state, GuestAct::Reset) => Step::Reset { by: Initiator::Guest, run: state == VmState::Running },
     }

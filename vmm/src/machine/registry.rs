@@ -10,7 +10,7 @@ use super::plan::PlanError;
 use orlop_api::config::VmConfig;
 
 pub use row::{
-    Around, Built, Card, Controls, DeviceError, Inspected, Live, Member, Seat, Spec, TellFault, Wanted,
+    Around, Built, Card, Controls, DeviceError, Grow, Inspected, Live, Member, Seat, Spec, TellFault, Wanted,
 };
 
 /// What one kind of device makes of a configuration: the devices that it asks for, checked.

@@ -63,6 +63,11 @@ impl Alarm {
         }
     }
 
+    /// Something that the host's side found, at a pace that no guest sets.
+    pub fn tell(&self, act: GuestAct) {
+        (self.report)(act);
+    }
+
     /// The machine starts afresh.
     pub fn clear(&self) {
         self.told.store(false, Ordering::SeqCst);

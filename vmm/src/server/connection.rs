@@ -1,7 +1,9 @@
 //! Connections: how many, how slow, how long.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -9,14 +11,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio_io_timeout::TimeoutStream;
 
 use super::{Api, STREAMS_MAX, router};
 use crate::machine::Handle;
 
-/// How many connections are served at a time; further ones wait in the socket's queue.
+/// How many connections are served at a time.
 const CONNECTIONS_MAX: u32 = 64;
+
+/// How many more may be open without being served: those that said nothing yet, and those that wait for a place. When
+/// there are more, the one that has been silent for the longest is dropped.
+const WAITING_MAX: usize = 128;
 
 /// How long a request's head may take to arrive, and how long a connection may idle between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,18 +50,30 @@ pub async fn serve(listener: UnixListener, handle: Handle) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let over = handle.stopped();
     tokio::pin!(over);
+    let mut waiting = Waiting::default();
     loop {
-        let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+        let stream = tokio::select! {
+            stream = accept(&listener) => stream,
             _ = &mut over => break,
         };
-        let connection = connect(stream, router.clone());
-        let handle = handle.clone();
-        tokio::spawn(async move {
+        waiting.make_room(&places).await;
+        let (router, handle, places) = (router.clone(), handle.clone(), Arc::clone(&places));
+        let waits = Arc::new(AtomicU8::new(SILENT));
+        let state = Arc::clone(&waits);
+        let task = tokio::spawn(async move {
+            // Whoever says nothing takes nobody's place.
+            if tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await.is_err() {
+                return;
+            }
+            state.store(WAITS, Ordering::Relaxed);
+            // The semaphore is never closed; were it, serving without a bound would beat not serving.
+            let place = places.acquire_owned().await.ok();
+            state.store(SERVED, Ordering::Relaxed);
             // What breaks a connection is its client's affair; the others do not notice.
-            let _ = drive(connection, &handle).await;
+            let _ = drive(connect(stream, router), &handle).await;
             drop(place);
         });
+        waiting.0.push_back((waits, task.abort_handle()));
     }
     let all_read = async {
         let _ = places.acquire_many(CONNECTIONS_MAX).await;
@@ -73,16 +92,36 @@ fn give_back_freed_memory() {
     }
 }
 
-/// The next connection and its place among those that are served.
-async fn accept(
-    listener: &UnixListener,
-    places: &Arc<Semaphore>,
-) -> (UnixStream, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed; were it, serving without a bound would beat not serving.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+// How far an open connection is.
+const SILENT: u8 = 0;
+const WAITS: u8 = 1;
+const SERVED: u8 = 2;
+
+/// Connections that are open and not served, the oldest first.
+#[derive(Default)]
+struct Waiting(VecDeque<(Arc<AtomicU8>, AbortHandle)>);
+
+impl Waiting {
+    /// Makes room for one more.
+    async fn make_room(&mut self, places: &Arc<Semaphore>) {
+        self.0.retain(|(state, task)| state.load(Ordering::Relaxed) != SERVED && !task.is_finished());
+        if self.0.len() < WAITING_MAX {
+            return;
+        }
+        let silent = self.0.iter().position(|(state, _)| state.load(Ordering::Relaxed) == SILENT);
+        match silent.and_then(|oldest| self.0.remove(oldest)) {
+            Some((_, task)) => task.abort(),
+            // All of them have asked for something: they are served first.
+            None => drop(places.acquire().await),
+        }
+    }
+}
+
+/// The next connection.
+async fn accept(listener: &UnixListener) -> UnixStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => return stream,
             Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
         }
     }

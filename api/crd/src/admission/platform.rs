@@ -22,7 +22,6 @@ pub enum Verdict {
 use Verdict::{Honoured, NoEffect, Refused};
 
 const PINNED: &str = "processors are not pinned yet";
-const DISK_OPTION: &str = "this disk option is not carried out yet";
 const USB: &str = "there is no USB controller";
 const ENCRYPTED: &str = "encrypted guests are not supported";
 const HYPERV: &str = "Hyper-V interfaces are not shown yet";
@@ -62,10 +61,7 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.devices.clientPassthrough", Refused(USB)),
     ("domain.devices.disableHotplug", NoEffect),
     ("domain.devices.disks", Honoured),
-    ("domain.devices.disks[].blockSize", Refused(DISK_OPTION)),
     ("domain.devices.disks[].changedBlockTracking", Refused("changed blocks are not tracked")),
-    ("domain.devices.disks[].errorPolicy", Refused(DISK_OPTION)),
-    ("domain.devices.disks[].shareable", Refused(DISK_OPTION)),
     ("domain.devices.disks[].disk.bus=usb", Refused(USB)),
     ("domain.devices.disks[].cdrom.bus=usb", Refused(USB)),
     ("domain.devices.disks[].disk.pciAddress", Refused("devices take the next free place")),

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use orlop_ahci::{ABAR, Ahci, Config, DriveConfig, DriveKind, Platform, Ram, build};
-use orlop_disk::{Chain, Disk, EngineKind, Format, Image, Options, Source};
+use orlop_disk::{Chain, Disk, EngineKind, ErrorHandling, Format, Image, Options, Source};
 use orlop_pci::{Function, MsiSink};
+use orlop_scsi::DiskConfig;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -46,12 +47,17 @@ pub struct Guest {
 
 fn controller(dir: &Path, engine: EngineKind) -> orlop_ahci::Controller {
     let disk = disk(dir);
-    let cd = Disk::open(&dir.join("cd.iso"), Options { read_only: true, direct: false }).unwrap();
+    let cd =
+        Disk::open(&dir.join("cd.iso"), Options { read_only: true, direct: false, shared: false }).unwrap();
     let drives = vec![
-        DriveConfig { kind: DriveKind::Disk { disk, block_bytes: None }, serial: "ORLOP-0001".into() },
-        DriveConfig { kind: DriveKind::Cdrom { medium: Some(cd), open: false }, serial: "CD".into() },
+        DriveConfig {
+            kind: DriveKind::Disk(DiskConfig { disk, write_through: false, errors: ErrorHandling::REPORT }),
+            serial: "ORLOP-0001".into(),
+            engine,
+        },
+        DriveConfig { kind: DriveKind::Cdrom { medium: Some(cd), open: false }, serial: "CD".into(), engine },
     ];
-    build(Config { name: "sata".into(), drives, engine }).unwrap()
+    build(Config { name: "sata".into(), drives }).unwrap()
 }
 
 /// The disk on `disk.raw`, or on an overlay over it where there is one.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orlop_disk::{Chain, Disk, EngineKind, Format, Image, Options, Source};
+use orlop_disk::{Chain, Disk, EngineKind, ErrorHandling, Format, Image, Options, Source};
 use orlop_virtio::Parts;
 use orlop_virtio::conformance::{Driver, Used};
 use orlop_virtio_blk::{Config, Handle, Limits, build};
@@ -37,7 +37,7 @@ pub const SETUP: Setup = Setup {
     size_bytes: 16 << 20,
     queues: 1,
     queue_size: 64,
-    options: Options { read_only: false, direct: false },
+    options: Options { read_only: false, direct: false, shared: false },
     format: Format::Raw,
     engine: EngineKind::Auto,
     limits: Limits { bytes: None, operations: None },
@@ -57,7 +57,9 @@ pub fn parts(path: &Path, setup: Setup) -> (Parts, Handle) {
         Format::Qcow2 => over(path, options),
     };
     let name = "blk0".to_owned();
-    build(Config { name, disk, serial: "ORLOP-0001".into(), queues, queue_size, engine, limits }).unwrap()
+    let serial = "ORLOP-0001".into();
+    let (write_through, errors) = (false, ErrorHandling::REPORT);
+    build(Config { name, disk, serial, queues, queue_size, engine, limits, write_through, errors }).unwrap()
 }
 
 fn over(path: &Path, options: Options) -> Disk {

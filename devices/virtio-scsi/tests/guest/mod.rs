@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use orlop_disk::{Chain, Disk, EngineKind, Format, Image, Options, Source};
+use orlop_disk::{Chain, Disk, EngineKind, ErrorHandling, Format, Image, Options, Source};
+use orlop_scsi::DiskConfig;
 use orlop_virtio::Parts;
 use orlop_virtio::conformance::{Driver, Used};
 use orlop_virtio_scsi::{Config, Handle, UnitConfig, UnitKind, build};
@@ -28,10 +29,18 @@ pub fn parts(dir: &Path, engine: EngineKind, queues: u16) -> (Parts, Handle) {
     let disk = disk(dir);
     let medium = cd(dir, "cd.iso", 7);
     let units = vec![
-        UnitConfig { kind: UnitKind::Disk { disk, block_bytes: None }, serial: "ORLOP-0001".into() },
-        UnitConfig { kind: UnitKind::Cdrom { medium: Some(medium), open: false }, serial: "CD".into() },
+        UnitConfig {
+            kind: UnitKind::Disk(DiskConfig { disk, write_through: false, errors: ErrorHandling::REPORT }),
+            serial: "ORLOP-0001".into(),
+            engine,
+        },
+        UnitConfig {
+            kind: UnitKind::Cdrom { medium: Some(medium), open: false },
+            serial: "CD".into(),
+            engine,
+        },
     ];
-    build(Config { name: "scsi".into(), units, queues, queue_size: 64, engine }).unwrap()
+    build(Config { name: "scsi".into(), units, queues, queue_size: 64 }).unwrap()
 }
 
 /// The disk on a raw image, or on an overlay over it where there is a file for one.
@@ -49,7 +58,7 @@ fn disk(dir: &Path) -> Disk {
 pub fn cd(dir: &Path, name: &str, fill: u8) -> Disk {
     let path = dir.join(name);
     std::fs::write(&path, vec![fill; CDROM_BYTES as usize]).unwrap();
-    Disk::open(&path, Options { read_only: true, direct: false }).unwrap()
+    Disk::open(&path, Options { read_only: true, direct: false, shared: false }).unwrap()
 }
 
 /// What came back.

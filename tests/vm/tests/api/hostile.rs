@@ -1,6 +1,7 @@
 //! Clients that misbehave: the process lives and the others are served.
 
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 use orlop_client::Events;
 
@@ -107,4 +108,18 @@ async fn streams_are_bounded_and_leave_room_for_requests() {
     while client.events(0).await.is_err() {
         assert!(tokio::time::Instant::now() < end, "a place was never given back");
     }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_hundred_silent_clients_do_not_hold_the_others_up() {
+    let vmm = Vmm::start().await;
+    let silent: Vec<_> = (0..100).map(|_| vmm.connect()).collect();
+    let began = Instant::now();
+    is_served(&vmm).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "served after {:?}", began.elapsed());
+    // More than are ever kept: the oldest are let go, and the others are still served.
+    let more: Vec<_> = (0..200).map(|_| vmm.connect()).collect();
+    is_served(&vmm).await;
+    assert!(read_to_end(silent.into_iter().next().expect("the first")).is_empty());
+    drop(more);
 }

@@ -7,12 +7,11 @@ use orlop_ahci::{
 };
 use orlop_api::config::{CdromConfig, DiskBus, DiskConfig, TrayPosition, VmConfig};
 use orlop_api::device::DeviceKind;
-use orlop_disk::EngineKind;
 use orlop_pci::Bdf;
 
 use super::image::{self, Image};
 use super::{
-    Around, Built, Card, Controls, DeviceError, Inspected, Live, Member, Seat, Spec, TellFault, Wanted,
+    Around, Built, Card, Controls, DeviceError, Grow, Inspected, Live, Member, Seat, Spec, TellFault, Wanted,
 };
 use crate::machine::files::Files;
 use crate::machine::plan::PlanError;
@@ -60,21 +59,28 @@ impl Spec for Sata {
     fn build(self: Box<Self>, files: &mut Files) -> Result<Built, DeviceError> {
         let mut configs = Vec::new();
         for Drive { image, serial, cdrom, field, .. } in &self.drives {
-            let disk = image.open(files).map_err(|e| e.at(field))?;
             let kind = match cdrom {
                 Some(CdromConfig { tray }) => {
-                    DriveKind::Cdrom { medium: Some(disk), open: *tray == TrayPosition::Open }
+                    let medium = image.medium(files).map_err(|e| e.at(field))?;
+                    DriveKind::Cdrom { medium, open: *tray == TrayPosition::Open }
                 }
-                None => DriveKind::Disk { disk, block_bytes: None },
+                None => {
+                    let disk = image.open(files).map_err(|e| e.at(field))?;
+                    let (write_through, errors) = (image.write_through(), image.errors(files));
+                    DriveKind::Disk(orlop_scsi::DiskConfig { disk, write_through, errors })
+                }
             };
-            configs.push(DriveConfig { kind, serial: serial.clone() });
+            configs.push(DriveConfig { kind, serial: serial.clone(), engine: image.engine() });
         }
-        let config = Config { name: "sata".to_owned(), drives: configs, engine: EngineKind::Auto };
+        let config = Config { name: "sata".to_owned(), drives: configs };
         let controller = build(config).map_err(DeviceError::of)?;
         let members = self.drives.into_iter().enumerate().map(|(port, drive)| {
             let (counts, tray) = (controller.drive(port), controller.tray(port));
             let kind = if tray.is_some() { DeviceKind::Cdrom } else { DeviceKind::Disk };
-            Member { id: drive.id, kind, counters: Box::new(move || counts.counters()), tray }
+            let disk = counts.clone();
+            let grow: Grow = Box::new(move |size_bytes| disk.grow(size_bytes));
+            let grow = tray.is_none().then_some(grow);
+            Member { id: drive.id, kind, counters: Box::new(move || counts.counters()), tray, grow }
         });
         let members = members.collect();
         Ok(Built { card: Box::new(controller), controls: Controls::default(), members })

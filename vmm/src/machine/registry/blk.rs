@@ -2,7 +2,6 @@
 
 use orlop_api::config::{DiskBus, DiskConfig, RateLimit, VmConfig};
 use orlop_api::device::DeviceKind;
-use orlop_disk::EngineKind;
 use orlop_virtio_blk::{Config, Limits, QUEUE_SIZE_MAX, QUEUE_SIZE_MIN, QUEUES_MAX, SERIAL_MAX_BYTES, build};
 
 use super::image::{self, Image};
@@ -57,7 +56,9 @@ impl Spec for Block {
     fn build(self: Box<Self>, files: &mut Files) -> Result<Built, DeviceError> {
         let Self { name, image, serial, queues, queue_size, limits } = *self;
         let disk = image.open(files)?;
-        let config = Config { name, disk, serial, queues, queue_size, engine: EngineKind::Auto, limits };
+        let (engine, write_through, errors) = (image.engine(), image.write_through(), image.errors(files));
+        let config =
+            Config { name, disk, serial, queues, queue_size, engine, limits, write_through, errors };
         let (parts, handle) = build(config).map_err(DeviceError::of)?;
         let grow = Box::new(move |size_bytes| handle.grow(size_bytes));
         Ok(Built::virtio(parts, Controls { grow: Some(grow), ..Controls::default() }))

@@ -137,6 +137,8 @@ pub struct Member {
     pub counters: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>,
     /// Its tray, where it has one.
     pub tray: Option<Box<dyn Tray>>,
+    /// Makes it longer, where it is a disk.
+    pub grow: Option<Grow>,
 }
 
 /// Sets a network card's cable.

@@ -2,14 +2,13 @@
 
 use orlop_api::config::{CdromConfig, DiskBus, DiskConfig, TrayPosition, VmConfig};
 use orlop_api::device::DeviceKind;
-use orlop_disk::EngineKind;
 use orlop_scsi::SERIAL_MAX_BYTES;
 use orlop_virtio_scsi::{
     Config, QUEUE_SIZE_MAX, QUEUE_SIZE_MIN, QUEUES_MAX, UNITS_MAX, UnitConfig, UnitKind, build,
 };
 
 use super::image::{self, Image};
-use super::{Built, Controls, DeviceError, Member, Spec, Wanted};
+use super::{Built, Controls, DeviceError, Grow, Member, Spec, Wanted};
 use crate::machine::files::Files;
 use crate::machine::plan::{PlanError, check};
 
@@ -64,22 +63,29 @@ impl Spec for Controller {
         let Self { units, queues, queue_size } = *self;
         let mut configs = Vec::new();
         for Unit { image, serial, cdrom, field, .. } in &units {
-            let disk = image.open(files).map_err(|e| e.at(field))?;
             let kind = match cdrom {
                 Some(CdromConfig { tray }) => {
-                    UnitKind::Cdrom { medium: Some(disk), open: *tray == TrayPosition::Open }
+                    let medium = image.medium(files).map_err(|e| e.at(field))?;
+                    UnitKind::Cdrom { medium, open: *tray == TrayPosition::Open }
                 }
-                None => UnitKind::Disk { disk, block_bytes: None },
+                None => {
+                    let disk = image.open(files).map_err(|e| e.at(field))?;
+                    let (write_through, errors) = (image.write_through(), image.errors(files));
+                    UnitKind::Disk(orlop_scsi::DiskConfig { disk, write_through, errors })
+                }
             };
-            configs.push(UnitConfig { kind, serial: serial.clone() });
+            configs.push(UnitConfig { kind, serial: serial.clone(), engine: image.engine() });
         }
         let name = "scsi".to_owned();
-        let config = Config { name, units: configs, queues, queue_size, engine: EngineKind::Auto };
+        let config = Config { name, units: configs, queues, queue_size };
         let (parts, handle) = build(config).map_err(DeviceError::of)?;
         let members = units.into_iter().enumerate().map(|(target, unit)| {
             let (counts, tray) = (handle.clone(), handle.tray(target));
             let kind = if tray.is_some() { DeviceKind::Cdrom } else { DeviceKind::Disk };
-            Member { id: unit.id, kind, counters: Box::new(move || counts.counters(target)), tray }
+            let disk = handle.clone();
+            let grow: Grow = Box::new(move |size_bytes| disk.grow(target, size_bytes));
+            let grow = tray.is_none().then_some(grow);
+            Member { id: unit.id, kind, counters: Box::new(move || counts.counters(target)), tray, grow }
         });
         let members = members.collect();
         Ok(Built { members, ..Built::virtio(parts, Controls::default()) })
