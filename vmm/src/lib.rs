@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod exit;
 pub mod jail;
+#[cfg(feature = "kit")]
+pub mod kit;
 pub mod kvm;
 pub mod machine;
 pub mod process;

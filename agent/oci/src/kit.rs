@@ -1,5 +1,7 @@
 //! Images for tests, good and bad ones, made in memory.
 
+pub mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -130,6 +132,10 @@ impl TestImage {
 
     /// Writes what `docker save` writes.
     pub fn write_docker_archive(&self, path: &Path, name: &str) -> io::Result<()> {
+        fs::write(path, self.docker_archive(name))
+    }
+
+    fn docker_archive(&self, name: &str) -> Vec<u8> {
         let config = format!("{}.json", self.config);
         let names: Vec<String> = (0..self.layers.len()).map(|n| format!("layer{n}/layer.tar")).collect();
         let manifest = json!([{"Config": config, "RepoTags": [name], "Layers": names}]);
@@ -139,7 +145,7 @@ impl TestImage {
         for (name, layer) in names.iter().zip(&self.layers) {
             archive = archive.file(name, layer);
         }
-        fs::write(path, archive.bytes())
+        archive.bytes()
     }
 
     fn layout(&self, name: &str) -> Vec<(String, Vec<u8>)> {

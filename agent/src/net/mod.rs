@@ -19,6 +19,8 @@ mod advert;
 mod bridge;
 mod dhcp4;
 mod dhcp6;
+#[cfg(feature = "kit")]
+pub mod kit;
 mod link;
 mod masquerade;
 mod namespace;

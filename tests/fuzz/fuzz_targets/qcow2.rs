@@ -1,7 +1,4 @@
-//! Any bytes as a qcow2 image that a guest reads and writes.
+//! `orlop_fuzz::qcow2` under libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    // The host's errors say nothing about the image.
-    let _ = orlop_disk::kit::fuzz::qcow2(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| orlop_fuzz::qcow2::run(bytes));

@@ -24,7 +24,7 @@ mod inspect;
 mod machine;
 mod memory;
 mod outcome;
-mod plan;
+pub(crate) mod plan;
 mod platform;
 mod policy;
 mod registry;

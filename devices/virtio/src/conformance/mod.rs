@@ -34,7 +34,7 @@ mod ring;
 use crate::Parts;
 
 pub use access::*;
-pub use driver::{Descriptor, Driver, Used};
+pub use driver::{Descriptor, Driver, HOLE, UPPER, UPPER_BYTES, Used};
 pub use hostile::*;
 pub use lifecycle::*;
 pub use messages::Messages;

@@ -8,17 +8,19 @@ use clap::Args;
 use orlop_nested::cache::seconds;
 
 use crate::test::tally::Tally;
-use crate::test::{cluster, guests, lints, workspace};
+use crate::test::{cluster, fuzz, guests, lints, workspace};
 
 /// Run all tests, or those whose name contains FILTER
 ///
-/// Levels, cheapest first: format and lints; unit, conformance, golden and house rules (cargo test); a real Kubernetes API server; real
+/// Levels, cheapest first: format and lints; unit, conformance, golden and house rules (cargo test); parsers under libFuzzer; a real
+/// Kubernetes API server; real
 /// guests in virtual nodes.
 /// All levels are run even if one fails. The last line is the sum, and the exit code is 0 only if nothing failed.
 #[derive(Args)]
 #[command(after_help = "Examples:
   cargo xtask test                        everything
   cargo xtask test a_huge_chain           the tests whose name contains this, without the lints
+  cargo xtask test fuzz::                 parsers under libFuzzer alone
   cargo xtask test firmware::             the guests' tests of one target (tests/vm/README.md lists them)")]
 pub struct Arguments {
     /// Only tests whose name contains this (target::name for those with guests); lints are left out
@@ -33,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         sum += level("format and lints", || Ok(lints::run()?))?;
     }
     sum += level("unit, conformance, golden, house rules", || Ok(workspace::run(filter)?))?;
+    sum += level("parsers under libFuzzer", || fuzz::run(filter))?;
     sum += level("a cluster", || cluster::run(filter))?;
     sum += level("guests in virtual nodes", || guests::run(filter))?;
     if sum == Tally::default() {

@@ -1,6 +1,7 @@
 //! The levels of `cargo xtask test`, cheapest first.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod guests;
 pub mod lints;
 pub mod tally;

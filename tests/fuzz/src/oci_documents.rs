@@ -1,0 +1,13 @@
+//! Any bytes as indexes, manifests and configurations.
+
+use orlop_oci::kit::fuzz;
+
+/// It is taken or refused within its limits; nothing is written.
+pub fn run(bytes: &[u8]) {
+    fuzz::documents(bytes);
+}
+
+/// Good ones, and what is typically wrong with one.
+pub fn corpus() -> crate::Corpus {
+    fuzz::documents_corpus()
+}
