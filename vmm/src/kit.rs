@@ -8,7 +8,7 @@ use crate::machine::plan::{HostFacts, Seed, plan};
 /// devices in places of their own and inside what the host can address.
 pub fn config(bytes: &[u8]) {
     let Ok(config) = serde_json::from_slice::<VmConfig>(bytes) else { return };
-    let facts = HostFacts { vcpus_max: 8, address_bits: 46, seed: Seed([7; 16]) };
+    let facts = HostFacts { vcpus_max: 8, address_bits: 46, seed: Seed([7; 16]), smm: true };
     let plan = match plan(config, &facts) {
         Ok(plan) => plan,
         Err(refused) => {

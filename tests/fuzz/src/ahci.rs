@@ -184,7 +184,7 @@ fn step(machine: &Machine, input: &mut Input<'_>) {
         _ => (input.u64(), input.u32()),
     };
     match what % 6 {
-        0 => machine.write(u64::from(input.u16()) % ABAR_BYTES & !3, input.u32()),
+        0 => machine.write((u64::from(input.u16()) % ABAR_BYTES) & !3, input.u32()),
         1 => machine.set_port(port, u64::from(input.u8()) & 0x7c, input.u32()),
         2 => machine.put(Machine::table(0, 0) + u64::from(input.u16()), input.bytes()),
         // Anything as data; a slot of any bytes.

@@ -54,7 +54,7 @@ pub async fn debian_logs_in(kind: FirmwareKind, bus: DiskBus, cpus: u32) {
     // The terminal echoes what is typed: what is waited for is not in it.
     let firmware = match kind {
         FirmwareKind::Bios => "test ! -d /sys/firmware/efi",
-        FirmwareKind::Uefi => "test -d /sys/firmware/efi",
+        FirmwareKind::Uefi | FirmwareKind::SecureUefi => "test -d /sys/firmware/efi",
     };
     vm.console().send(&format!("{firmware} && echo \"by $(nproc) on $(findmnt -no SOURCE /)\"\n")).await;
     // Two disks of one bus are named in the order in which they are found.
