@@ -136,7 +136,7 @@ async fn three_buses_in_one_machine_keep_their_disks_apart() {
     let disks = [(DiskBus::Virtio, "a"), (DiskBus::Scsi, "b"), (DiskBus::Sata, "c")];
     for (bus, name) in disks {
         let file = vm.file(name);
-        host(&format!("truncate -s 32M {}", file.display())).await;
+        host(&format!("truncate -s 8M {}", file.display())).await;
         guest = guest.disk_on(bus, name, file);
     }
     vm.start(&guest).await;
@@ -153,7 +153,7 @@ async fn three_buses_in_one_machine_keep_their_disks_apart() {
     for (device, (_, name)) in ["vda", &scsi, sata].into_iter().zip(disks) {
         let flushes = vm.counter(name, "flush_requests").await;
         vm.console()
-            .send(&format!("yes {name} | dd of=/dev/{device} bs=1M count=32 iflag=fullblock conv=fsync\n"))
+            .send(&format!("yes {name} | dd of=/dev/{device} bs=1M count=8 iflag=fullblock conv=fsync\n"))
             .await;
         let paused = async || {
             vm.client.pause().await.expect("a machine that pauses");
@@ -165,7 +165,7 @@ async fn three_buses_in_one_machine_keep_their_disks_apart() {
     }
     for (_, name) in disks {
         let file = vm.file(name);
-        let expected = host(&format!("yes {name} | head -c 32M | sha256sum")).await;
+        let expected = host(&format!("yes {name} | head -c 8M | sha256sum")).await;
         assert_eq!(host(&format!("sha256sum <{}", file.display())).await, expected, "disk {name}");
     }
 }

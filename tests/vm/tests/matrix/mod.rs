@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use orlop_api::config::{DiskBus, ImageFormat, VmConfig};
-use orlop_kit::{Exit, FirmwareKind, Guest, Tap, Vm, host, image, path, scratch};
+use orlop_kit::{Exit, FirmwareKind, Guest, PATIENCE, Tap, Vm, host, image, path, scratch};
 use tempfile::TempDir;
 
 /// What the boot loader of our own images says first.
@@ -46,7 +46,8 @@ pub async fn debian_logs_in(kind: FirmwareKind, bus: DiskBus, cpus: u32) {
     guest.firmware_config().boot_order = vec!["root".into()];
     let mut vm = Vm::boot(&guest).await;
     vm.expect(LOADER).await;
-    vm.expect(&format!("{name} login: ")).await;
+    // Eight vCPUs of an emulated processor that others use too are slow: all of this took 301 s there once.
+    vm.console().expect(&format!("{name} login: "), PATIENCE * 2).await;
     vm.console().send("debian\n").await;
     vm.expect("Password: ").await;
     vm.console().send("orlop\n").await;
