@@ -16,6 +16,9 @@ const FIELDS: &[(&str, &str)] = &[
     ("uuid", "spec.domain.firmware.uuid"),
 ];
 
+/// Advice of the VMM that helps nobody here: this program has no such option, and Linux needs paging.
+const NOT_HERE: &str = ", or give --allow-software-kvm for guests without paging";
+
 /// The manifest's field behind `field` of the VMM's configuration, where there is one: disks and cards are in the
 /// manifest's order.
 fn field(field: &str) -> Option<String> {
@@ -43,7 +46,7 @@ fn file(want: &FileWant) -> Option<String> {
 
 /// Why the VMM cannot start the machine of `plan`: the manifest's field, the file, and what is wrong.
 pub fn explain(plan: &RunPlan, problem: &Problem) -> String {
-    let mut detail = problem.detail.clone();
+    let mut detail = problem.detail.replace(NOT_HERE, "");
     for (name, want) in &plan.files {
         if let Some(file) = file(want) {
             detail = detail.replace(&format!("disk image {name} "), &format!("disk image {file} "));
@@ -96,6 +99,7 @@ mod tests {
             ),
             ("memory.size_bytes", "too much", "spec.domain.memory.guest: too much"),
             ("serial.log", "no", "serial.log: no"),
+            ("", "use the node, or give --allow-software-kvm for guests without paging", "use the node"),
         ] {
             assert_eq!(problem(field, detail), expected);
         }

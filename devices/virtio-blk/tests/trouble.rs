@@ -2,11 +2,12 @@
 
 mod guest;
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use guest::*;
-use orlop_disk::EngineKind;
 use orlop_disk::kit::{on_a_small_tmpfs, small_tmpfs};
+use orlop_disk::{EngineKind, ErrorPolicy};
 use orlop_pci::Function;
 use orlop_virtio_blk::{Limits, RateLimit};
 
@@ -53,6 +54,43 @@ fn an_image_that_shrinks_is_an_io_error_and_the_guest_goes_on() {
     assert_eq!(guest.read(0, 4096).0, OK);
     assert_eq!(guest.write(8, &[7; 4096]), OK);
     assert_eq!(guest.read(8, 4096), (OK, vec![7; 4096]));
+}
+
+#[test]
+fn a_request_that_the_host_cannot_carry_out_waits_for_the_machine_to_go_on() {
+    for engine in [EngineKind::Auto, EngineKind::Synchronous] {
+        let setup = Setup { engine, policy: ErrorPolicy::Stop, ..SETUP };
+        let mut guest = Guest::new(setup);
+        let file = std::fs::OpenOptions::new().write(true).open(&guest.path).unwrap();
+        file.set_len(4096).unwrap();
+        let before = STOPS.load(SeqCst);
+        let head = guest.driver.post(0, &header(IN, 8), 513);
+        guest.driver.kick(0);
+        guest.driver.wait_for("the disk to want a stop", || STOPS.load(SeqCst) == before + 1);
+        guest.driver.function.pause();
+        let refused = guest.driver.function.save().unwrap_err().to_string();
+        assert!(refused.contains("1 requests wait for the machine to go on"), "{refused}");
+        guest.driver.function.resume();
+        guest.driver.wait_for("the disk to want a stop again", || STOPS.load(SeqCst) == before + 2);
+        assert!(guest.driver.poll(0).is_none(), "the guest was told");
+        guest.driver.function.pause();
+        file.set_len(setup.size_bytes).unwrap();
+        guest.driver.function.resume();
+        let done = guest.driver.wait(0);
+        assert_eq!((done.head, status(&done)), (head, OK));
+        assert_eq!(guest.counter("read_errors"), 0);
+        // A reset forgets what is held.
+        file.set_len(4096).unwrap();
+        guest.driver.post(0, &header(IN, 8), 513);
+        guest.driver.kick(0);
+        guest.driver.wait_for("the disk to want a stop", || STOPS.load(SeqCst) == before + 3);
+        guest.driver.reset();
+        file.set_len(setup.size_bytes).unwrap();
+        guest.driver.start();
+        assert_eq!(guest.read(8, 512).0, OK);
+        guest.driver.function.pause();
+        guest.driver.function.save().unwrap();
+    }
 }
 
 #[test]

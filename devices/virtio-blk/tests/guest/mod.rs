@@ -2,8 +2,12 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use orlop_disk::{Chain, Disk, EngineKind, ErrorHandling, Format, Image, Options, Source};
+use orlop_disk::{
+    Chain, Disk, EngineKind, ErrorHandling, ErrorPolicy, Format, Image, Options, Source, Stopped,
+};
 use orlop_virtio::Parts;
 use orlop_virtio::conformance::{Driver, Used};
 use orlop_virtio_blk::{Config, Handle, Limits, build};
@@ -31,7 +35,12 @@ pub struct Setup {
     pub format: Format,
     pub engine: EngineKind,
     pub limits: Limits,
+    /// What becomes of the host's errors.
+    pub policy: ErrorPolicy,
 }
+
+/// How often a disk wanted its machine stopped.
+pub static STOPS: AtomicUsize = AtomicUsize::new(0);
 
 pub const SETUP: Setup = Setup {
     size_bytes: 16 << 20,
@@ -41,6 +50,7 @@ pub const SETUP: Setup = Setup {
     format: Format::Raw,
     engine: EngineKind::Auto,
     limits: Limits { bytes: None, operations: None },
+    policy: ErrorPolicy::Report,
 };
 
 /// An image of zeroes below `dir`.
@@ -51,14 +61,15 @@ pub fn image(dir: &Path, size_bytes: u64) -> PathBuf {
 }
 
 pub fn parts(path: &Path, setup: Setup) -> (Parts, Handle) {
-    let Setup { size_bytes: _, queues, queue_size, options, format, engine, limits } = setup;
+    let Setup { size_bytes: _, queues, queue_size, options, format, engine, limits, policy } = setup;
     let disk = match format {
         Format::Raw => Disk::open(path, options).unwrap(),
         Format::Qcow2 => over(path, options),
     };
     let name = "blk0".to_owned();
     let serial = "ORLOP-0001".into();
-    let (write_through, errors) = (false, ErrorHandling::REPORT);
+    let stop = |_: &Stopped<'_>| drop(STOPS.fetch_add(1, SeqCst));
+    let (write_through, errors) = (false, ErrorHandling::new(policy, Arc::new(stop)));
     build(Config { name, disk, serial, queues, queue_size, engine, limits, write_through, errors }).unwrap()
 }
 
