@@ -11,7 +11,7 @@ use orlop_api::state::VmState;
 use orlop_kit::{Guest, KernelKind, Vm, host, scratch};
 
 const BUSES: [(DiskBus, &str); 3] =
-    [(DiskBus::Virtio, "virtio"), (DiskBus::Scsi, "scsi"), (DiskBus::Sata, "sata")];
+    [(DiskBus::Virtio, "on-virtio"), (DiskBus::Scsi, "on-scsi"), (DiskBus::Sata, "on-sata")];
 
 async fn sparse(file: &Path, size: &str) {
     host(&format!("truncate -s {size} {}", file.display())).await;
@@ -53,11 +53,11 @@ impl Small {
 
 /// What the guest calls the SCSI disk whose name in the machine is `id`, which is its serial number as well.
 async fn name_of(vm: &mut Vm, id: &str) -> String {
-    if id == "virtio" {
+    if id == "on-virtio" {
         return "vda".to_owned();
     }
     vm.run(&format!(
-        "for d in /sys/block/sd*; do grep -qa {id} $d/device/vpd_pg80 && basename $d; done; true"
+        "for d in /sys/block/sd*; do grep -q {id} $d/device/vpd_pg80 && basename $d; done; true"
     ))
     .await
 }
@@ -188,9 +188,9 @@ async fn sector_sizes_are_those_that_were_asked_for() {
     vm.expect("orlop-init: commands").await;
     let storage: u32 = storage.parse().expect("a number");
     for (id, logical, physical, sectors) in [
-        ("virtio", 4096, 8192, 32768),
-        ("scsi", 4096, 4096, 32768),
-        ("sata", 512, 4096, 32769),
+        ("on-virtio", 4096, 8192, 32768),
+        ("on-scsi", 4096, 4096, 32768),
+        ("on-sata", 512, 4096, 32769),
         ("storage", storage.min(4096), storage, 32768),
     ] {
         let disk = if id == "storage" { "vdb".to_owned() } else { name_of(&mut vm, id).await };
@@ -323,10 +323,10 @@ async fn an_empty_drive_takes_a_medium_on_sata() {
 #[tokio::test]
 async fn disks_on_scsi_and_sata_grow() {
     let mut vm = Vm::process(&[]).await;
-    for id in ["scsi", "sata"] {
+    for id in ["on-scsi", "on-sata"] {
         sparse(&vm.file(id), "16M").await;
     }
-    let guest = [(DiskBus::Scsi, "scsi"), (DiskBus::Sata, "sata")]
+    let guest = [(DiskBus::Scsi, "on-scsi"), (DiskBus::Sata, "on-sata")]
         .into_iter()
         .fold(Guest::linux(KernelKind::BzImage), |guest, (bus, id)| guest.disk_on(bus, id, vm.file(id)));
     let serials = |config: &mut orlop_api::config::VmConfig| {
@@ -336,23 +336,23 @@ async fn disks_on_scsi_and_sata_grow() {
     vm.expect("orlop-init: commands").await;
     let larger = DiskSize { size_bytes: 48 << 20 };
     // SCSI tells it with the next command; the guest looks again when it is asked to.
-    let scsi = name_of(&mut vm, "scsi").await;
-    vm.client.set_size("scsi", larger).await.expect("it grows");
+    let scsi = name_of(&mut vm, "on-scsi").await;
+    vm.client.set_size("on-scsi", larger).await.expect("it grows");
     vm.run(&format!(
         "until [ $(cat /sys/block/{scsi}/size) = 98304 ]; do echo 1 >/sys/block/{scsi}/device/rescan; done"
     ))
     .await;
     vm.run(&format!("echo end | dd of=/dev/{scsi} bs=4k seek=12287 conv=sync,fsync 2>/dev/null")).await;
     // ATA has no word for it: the size is another one after a reset.
-    vm.client.set_size("sata", larger).await.expect("it grows");
-    let sata = name_of(&mut vm, "sata").await;
+    vm.client.set_size("on-sata", larger).await.expect("it grows");
+    let sata = name_of(&mut vm, "on-sata").await;
     assert_eq!(vm.run(&format!("cat /sys/block/{sata}/size")).await, "32768");
     vm.client.reset().await.expect("it runs");
     vm.expect("orlop-init: commands").await;
-    let sata = name_of(&mut vm, "sata").await;
+    let sata = name_of(&mut vm, "on-sata").await;
     assert_eq!(vm.run(&format!("cat /sys/block/{sata}/size")).await, "98304");
     vm.run(&format!("echo end | dd of=/dev/{sata} bs=4k seek=12287 conv=sync,fsync 2>/dev/null")).await;
-    for id in ["scsi", "sata"] {
+    for id in ["on-scsi", "on-sata"] {
         assert_eq!(host(&format!("tail -c 4096 {} | head -c 3", vm.file(id).display())).await, "end");
     }
 }
