@@ -56,10 +56,8 @@ async fn name_of(vm: &mut Vm, id: &str) -> String {
     if id == "on-virtio" {
         return "vda".to_owned();
     }
-    vm.run(&format!(
-        "for d in /sys/block/sd*; do grep -q {id} $d/device/vpd_pg80 && basename $d; done; true"
-    ))
-    .await
+    vm.run(&format!("for d in /sys/block/sd*; do grep -q {id} $d/device/vpd_pg80 && basename $d; done; true"))
+        .await
 }
 
 /// A guest with a disk on each bus, called like the bus, on files that `file` names.
@@ -92,7 +90,7 @@ async fn a_full_host_pauses_the_machine_and_the_write_goes_on_with_it() {
         small.fill().await;
         vm.console()
             .send(&format!(
-                "dd if=/run/data of=/dev/{disk} bs=1M conv=fsync 2>/dev/null && echo \"went <{id}>\"\n"
+                "dd if=/run/data of=/dev/{disk} bs=1M conv=fsync 2>/dev/null && i={id} && echo \"went <$i>\"\n"
             ))
             .await;
         let stopped = vm

@@ -72,15 +72,13 @@ impl Files {
     pub fn open_for(&mut self, name: &str, on_disk_error: TellDiskError) {
         self.machine = name.to_owned();
         self.on_disk_error = Some(on_disk_error);
-        self.settle(false);
+        self.used.clear();
     }
 
-    /// What was handed out is in use, so that nobody gets it again, or of no use to anybody, so that it can be again.
-    pub fn settle(&mut self, in_use: bool) {
+    /// What was handed out is in use: nobody gets it again.
+    pub fn settle(&mut self) {
         for name in std::mem::take(&mut self.used) {
-            if in_use {
-                self.descriptors.remove(&name);
-            }
+            self.descriptors.remove(&name);
         }
     }
 
@@ -125,7 +123,7 @@ impl Files {
         descriptor.try_clone().map_err(|error| FileError::Duplicate(name.to_owned(), error))
     }
 
-    /// Takes the descriptor `name` if there is one.
+    /// Takes the descriptor `name` for good, if there is one. A confined thread can do that, but duplicate none.
     pub fn optional(&mut self, name: &str) -> Option<OwnedFd> {
         self.descriptors.remove(name)
     }
@@ -159,7 +157,7 @@ mod tests {
         assert!(files.open(&source, Access::Read).is_ok());
         let again = files.open(&source, Access::Read).unwrap_err();
         assert!(matches!(again, FileError::Used(_)), "{again}");
-        files.settle(true);
+        files.settle();
         let again = files.open(&source, Access::Read).unwrap_err();
         assert!(matches!(again, FileError::NoSuchDescriptor(_)), "{again}");
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::build::{Means, build};
 use super::console::Console;
 use super::events::EventLog;
-use super::files::{Access, Files};
+use super::files::{Access, FileError, Files};
 use super::handle::{Refusal, Reply};
 use super::machine::Machine;
 use super::plan::{HostFacts, Seed, plan};
@@ -136,11 +136,7 @@ impl Hands {
             (Step::PowerButton, machine) => machine.press_power_button(),
             (Step::Balloon { target_bytes }, machine) => balloon(machine, target_bytes)?,
             (Step::Link { id, up }, machine) => link(machine, &id, up)?,
-            (Step::Insert { id, fd }, machine) => {
-                let inserted = insert(machine, &mut self.files, &id, &fd);
-                self.files.settle(inserted.is_ok());
-                inserted?;
-            }
+            (Step::Insert { id, fd }, machine) => insert(machine, &mut self.files, &id, &fd)?,
             (Step::Eject { id, force }, machine) => tray(machine, &id)?.eject(force).map_err(medium)?,
             (Step::Size { id, size_bytes }, machine) => size(machine, &id, size_bytes)?,
             (Step::Create { .. } | Step::Panic { .. } | Step::Stop(_) | Step::Nothing, _) => {}
@@ -184,7 +180,7 @@ impl Hands {
             let (field, detail) = e.parts();
             host_with(field, detail, e.exit_code())
         })?;
-        self.files.settle(true);
+        self.files.settle();
         self.files.tell_formats(&mut config);
         self.jail.confine(ThreadKind::Machine).map_err(|e| host(None, e.to_string()))?;
         if boot {
@@ -252,7 +248,7 @@ fn insert(machine: &Machine, files: &mut Files, id: &str, fd: &str) -> Result<()
         return tray.eject(false).map_err(medium);
     }
     let field = || Some("fd".to_owned());
-    let descriptor = files.descriptor(fd);
+    let descriptor = files.optional(fd).ok_or_else(|| FileError::NoSuchDescriptor(fd.to_owned()));
     let descriptor = descriptor.map_err(|e| Refusal::Invalid { field: field(), detail: e.to_string() })?;
     let disk = Disk::from_fd(descriptor, fd, Options { read_only: true, direct: false, shared: false });
     let disk = disk.map_err(|e| Refusal::Invalid { field: field(), detail: e.to_string() })?;
