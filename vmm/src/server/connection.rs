@@ -10,6 +10,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -62,7 +64,7 @@ pub async fn serve(listener: UnixListener, handle: Handle) {
         let state = Arc::clone(&waits);
         let task = tokio::spawn(async move {
             // Whoever says nothing takes nobody's place.
-            if tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await.is_err() {
+            if tokio::time::timeout(HEAD_TIMEOUT, spoke(&stream)).await.is_err() {
                 return;
             }
             state.store(WAITS, Ordering::Relaxed);
@@ -89,6 +91,18 @@ fn give_back_freed_memory() {
     // SAFETY: it may be called at any time, from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Returns when the client has said something, or is gone.
+async fn spoke(stream: &UnixStream) {
+    // A stream may be called readable before anything is there.
+    while stream.readable().await.is_ok() {
+        let peek = || Ok(recv(stream, &mut [0_u8; 1][..], RecvFlags::PEEK).map(drop)?);
+        match stream.try_io(Interest::READABLE, peek) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
     }
 }
 
