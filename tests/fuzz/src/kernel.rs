@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use orlop_firmware::kernel::{Boot, Choice, load};
+use orlop_firmware::kernel::{Boot, Choice, LoadError, load};
 use orlop_firmware::layout::MemoryLayout;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -12,6 +12,11 @@ const SETUP_HEADER: usize = 0x1f1;
 
 /// What is loaded lies in memory, and the entry in what is loaded; the rest is refused.
 pub fn run(bytes: &[u8]) {
+    // A refusal is as good an end.
+    let _ = loaded(bytes);
+}
+
+fn loaded(bytes: &[u8]) -> Result<(), LoadError> {
     let layout = MemoryLayout::of(MEMORY_BYTES).expect("a layout");
     let range = |ram: &std::ops::Range<u64>| (GuestAddress(ram.start), (ram.end - ram.start) as usize);
     let ranges: Vec<_> = layout.ram().iter().map(range).collect();
@@ -29,13 +34,14 @@ pub fn run(bytes: &[u8]) {
         protocol,
         rsdp: Some(0xe_0000),
     };
-    let Ok(state) = load(&memory, &layout, boot) else { return };
+    let state = load(&memory, &layout, boot)?;
     assert!(state.kernel.end <= MEMORY_BYTES, "the kernel is loaded beyond memory");
     if let Some(initramfs) = state.initramfs {
         assert!(initramfs.end <= MEMORY_BYTES, "the initramfs is loaded beyond memory");
         let apart = initramfs.end <= state.kernel.start || initramfs.start >= state.kernel.end;
         assert!(apart, "the initramfs lies on the kernel");
     }
+    Ok(())
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
@@ -101,4 +107,20 @@ pub fn corpus() -> crate::Corpus {
         }
     }
     corpus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_good_kernels_of_the_corpus_are_loaded() {
+        for (name, image) in corpus() {
+            if ["bzimage-0", "bzimage-1", "elf-0", "elf-1", "pvh-0", "pvh-1", "pvh-2"]
+                .contains(&name.as_str())
+            {
+                loaded(&image).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+        }
+    }
 }
