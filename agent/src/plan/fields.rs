@@ -96,6 +96,7 @@ pub const TABLE: &[(&str, Verdict)] = &[
     ("domain.features.acpi", Honoured),
     ("domain.features.apic", NoEffect),
     ("domain.features.pvspinlock", NoEffect),
+    ("domain.features.smm", Honoured),
     ("domain.features", Refused("this processor feature cannot be chosen yet")),
     ("domain.firmware.bootloader", Honoured),
     ("domain.firmware.kernelBoot.kernelArgs", Honoured),

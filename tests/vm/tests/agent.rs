@@ -350,7 +350,7 @@ fn mistakes_are_said_in_one_sentence_each() {
         ("kind: VirtualMachineInstance", "kind: VirtualMachineInstanse", 2, "VirtualMachineInstance"),
         ("kernelPath: /vmlinux", "kernelPath: /absent", 1, "kernelPath: "),
         ("kernelPath: /vmlinux", "kernelPath: /../../etc/shadow", 2, "not a path inside the image"),
-        ("kernelPath: /vmlinux", "kernelPath: /initramfs.cpio", 1, "boot.kernel.kernel: "),
+        ("kernelPath: /vmlinux", "kernelPath: /initramfs.cpio", 1, "initramfs.cpio: kernel is neither"),
         ("guest: 128Mi", "guest: 900Ti", 2, "spec.domain.memory.guest"),
         ("    devices:", "    cpu: {cores: 1000}\n    devices:", 2, "spec.domain.cpu"),
         (

@@ -148,6 +148,7 @@ async fn check_events(client: &Client, document: &Document) {
         "balloon_target",
         "link",
         "medium_ejected",
+        "disk_size",
         "power_button",
         "paused",
         "resumed",
