@@ -167,6 +167,9 @@ async fn what_a_state_does_not_allow_is_refused_naming_it() {
     assert_eq!(vm.exit().await.code, Some(20));
 }
 
+/// SIGHUP, SIGINT and SIGTERM in a mask (proc_pid_status(5): signal n is bit n - 1). They are for the main thread alone.
+const END_SIGNALS: u64 = 1 | 1 << 1 | 1 << 14;
+
 #[tokio::test]
 async fn every_thread_is_confined_while_the_guest_runs() {
     let mut vm = Vm::process(&[]).await;
@@ -185,13 +188,18 @@ async fn every_thread_is_confined_while_the_guest_runs() {
     vm.start(&guest).await;
     vm.expect("orlop-init: commands").await;
     let threads = host(&format!(
-        "for t in /proc/{}/task/*; do echo $(cat $t/comm) $(awk '/^(NoNewPrivs|Seccomp):/ {{print $2}}' $t/status); done",
+        "for t in /proc/{}/task/*; do echo $(basename $t) $(awk '/^SigBlk:/ {{print $2}}' $t/status) $(cat $t/comm) \
+         $(awk '/^(NoNewPrivs|Seccomp):/ {{print $2}}' $t/status); done",
         vm.pid()
     ))
     .await;
     assert!(threads.lines().count() >= 8, "a main thread, a vCPU, six devices:\n{threads}");
     for thread in threads.lines() {
         assert!(thread.ends_with(" 1 2"), "not confined: {thread}\n{threads}");
+        let (id, rest) = thread.split_once(' ').expect("words");
+        let blocked = u64::from_str_radix(rest.split(' ').next().unwrap_or_default(), 16).expect("a mask");
+        let is_main = id == vm.pid().to_string();
+        assert!(is_main || blocked & END_SIGNALS == END_SIGNALS, "ended by a signal: {thread}\n{threads}");
     }
 }
 

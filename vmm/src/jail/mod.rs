@@ -92,6 +92,9 @@ impl Jail {
 
     /// Filters the calls of this thread from now on. Not to be undone.
     pub fn confine(&self, kind: ThreadKind) -> Result<(), JailError> {
+        if kind != ThreadKind::Main {
+            leave_signals_to_main();
+        }
         let refuse = |reason: String| JailError::Seccomp { kind, reason };
         let otherwise = match self.policy.seccomp {
             Seccomp::Off => return Ok(()),
@@ -109,6 +112,15 @@ impl Jail {
             eprintln!("orlop-vmm: {error}");
             std::process::exit(i32::from(crate::exit::FAILED));
         }
+    }
+}
+
+/// Signals that end the process are for the first thread: what their handler does to wake the runtime is a system call that no other
+/// thread makes.
+fn leave_signals_to_main() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // It fails only where the thread that started this one blocks it already.
+        let _ = vmm_sys_util::signal::block_signal(signal);
     }
 }
 
