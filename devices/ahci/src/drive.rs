@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orlop_disk::{Disk, EngineKind, GrowError};
-use orlop_scsi::{Bay, DiskConfig, DriveCounters, Kind, MediumError, SharedBay, Tray};
+use orlop_disk::GrowError;
+use orlop_scsi::{Bay, DriveConfig, DriveCounters, Kind, MediumError, SharedBay, Tray};
 
 use crate::ata::{QueuedError, Settings};
 use crate::identify::SERIAL_MAX_BYTES;
@@ -13,31 +13,6 @@ use crate::state::DriveState;
 
 /// Commands that a disk has in flight at most: its slots.
 const DEPTH: u16 = 32;
-
-/// What is to be on a port.
-#[derive(Debug)]
-pub enum DriveKind {
-    /// A disk.
-    Disk(DiskConfig),
-    /// A CD-ROM drive.
-    Cdrom {
-        /// What is in it.
-        medium: Option<Disk>,
-        /// Its tray is out.
-        open: bool,
-    },
-}
-
-/// One port's drive.
-#[derive(Debug)]
-pub struct DriveConfig {
-    /// What it is.
-    pub kind: DriveKind,
-    /// What the guest reads as serial number: printable ASCII, at most [`SERIAL_MAX_BYTES`].
-    pub serial: String,
-    /// How a disk is reached; a CD-ROM drive is always synchronous.
-    pub engine: EngineKind,
-}
 
 /// A drive that cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +43,11 @@ pub(crate) struct Ata {
 
 impl Drive {
     pub(crate) fn new(config: DriveConfig) -> Result<Self, DriveError> {
-        let DriveConfig { kind, serial, engine } = config;
-        let printable = serial.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-        if serial.len() > SERIAL_MAX_BYTES || !printable {
-            return Err(DriveError::Serial(serial));
+        if !config.has_serial_within(SERIAL_MAX_BYTES) {
+            return Err(DriveError::Serial(config.serial));
         }
-        let bay = match kind {
-            DriveKind::Disk(disk) => Bay::disk(disk, serial.clone(), DEPTH, engine)?.0,
-            DriveKind::Cdrom { medium, open } => Bay::cdrom(medium, serial.clone(), open)?,
-        };
+        let serial = config.serial.clone();
+        let bay = Bay::new(config, DEPTH)?;
         let kind = bay.unit.kind();
         let bay = Arc::new(Mutex::new(bay));
         Ok(Self { bay, kind, serial, counters: DriveCounters::default(), ata: Mutex::default() })

@@ -39,14 +39,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use orlop_disk::GrowError;
 use orlop_pci::{LayoutError, Msi};
-use orlop_scsi::Tray;
+use orlop_scsi::{DriveConfig, Tray};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use drive::Drive;
 use registers::{Hba, Present};
 
 pub use ata::{QueuedError, Settings};
-pub use drive::{DriveConfig, DriveError, DriveKind};
+pub use drive::DriveError;
 pub use function::{Ahci, Platform};
 pub use identify::SERIAL_MAX_BYTES;
 pub use pieces::Ram;

@@ -30,6 +30,39 @@ pub struct DiskConfig {
     pub errors: ErrorHandling,
 }
 
+/// What is in a bay.
+#[derive(Debug)]
+pub enum DriveKind {
+    /// A disk.
+    Disk(DiskConfig),
+    /// A CD-ROM drive.
+    Cdrom {
+        /// What is in it.
+        medium: Option<Disk>,
+        /// Its tray is out.
+        open: bool,
+    },
+}
+
+/// One drive of a controller.
+#[derive(Debug)]
+pub struct DriveConfig {
+    /// What it is.
+    pub kind: DriveKind,
+    /// What the guest reads as serial number: printable ASCII, as long as the controller can show it.
+    pub serial: String,
+    /// How a disk is reached; a CD-ROM drive is always synchronous.
+    pub engine: EngineKind,
+}
+
+impl DriveConfig {
+    /// Whether the serial number is printable ASCII of at most `most_bytes`.
+    pub fn has_serial_within(&self, most_bytes: usize) -> bool {
+        let printable = self.serial.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        self.serial.len() <= most_bytes && printable
+    }
+}
+
 /// A bay that a device's thread and the host's hand share. It is locked for one command at most.
 pub type SharedBay<M> = Arc<Mutex<Bay<M>>>;
 
@@ -93,22 +126,25 @@ impl Medium {
 }
 
 impl<M: Memory> Bay<M> {
-    /// A disk of which `depth` operations may be in flight, and why it is not reached by io_uring although it should.
-    pub fn disk(
-        config: DiskConfig,
-        serial: String,
-        depth: u16,
-        kind: EngineKind,
-    ) -> Result<(Self, Option<std::io::Error>), MediumError> {
+    /// A bay with a drive in it. Of a disk, `depth` operations may be in flight.
+    pub fn new(config: DriveConfig, depth: u16) -> Result<Self, MediumError> {
+        let DriveConfig { kind, serial, engine } = config;
+        match kind {
+            DriveKind::Disk(disk) => Self::disk(disk, serial, depth, engine),
+            DriveKind::Cdrom { medium, open } => Self::cdrom(medium, serial, open),
+        }
+    }
+
+    fn disk(config: DiskConfig, serial: String, depth: u16, kind: EngineKind) -> Result<Self, MediumError> {
         let DiskConfig { disk, write_through, errors } = config;
         let medium = Medium::of(&disk, Kind::Disk)?;
         let disk = Arc::new(disk);
-        let (engine, refused) = open_engine(&disk, depth, kind);
+        let (engine, _) = open_engine(&disk, depth, kind);
         let mut unit = Unit::new(Kind::Disk, serial, Some(medium));
         if write_through {
             unit.starts_without_cache();
         }
-        Ok((Self { unit, engine: Some(Guard::new(engine, errors)), disk: Some(disk) }, refused))
+        Ok(Self { unit, engine: Some(Guard::new(engine, errors)), disk: Some(disk) })
     }
 
     /// Makes a disk longer, to `size_bytes`; the guest sees it with [`Bay::measure`].
@@ -131,7 +167,7 @@ impl<M: Memory> Bay<M> {
     }
 
     /// A CD-ROM drive with `disk` in it, on an open tray where `open` says so.
-    pub fn cdrom(disk: Option<Disk>, serial: String, open: bool) -> Result<Self, MediumError> {
+    fn cdrom(disk: Option<Disk>, serial: String, open: bool) -> Result<Self, MediumError> {
         let mut bay = Self { unit: Unit::new(Kind::Cdrom, serial, None), engine: None, disk: None };
         if let Some(disk) = disk {
             bay.load(disk)?;

@@ -31,7 +31,7 @@ mod sense;
 mod state;
 mod unit;
 
-pub use bay::{Bay, DiskConfig, MediumError, SharedBay, Tray, TrayState};
+pub use bay::{Bay, DiskConfig, DriveConfig, DriveKind, MediumError, SharedBay, Tray, TrayState};
 pub use counters::{DriveCounters, Work};
 pub use sense::{SENSE_BYTES, Sense};
 pub use state::{MediumState, UnitState};

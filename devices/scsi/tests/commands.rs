@@ -1,6 +1,9 @@
 //! What commands lead to, and what no command ever leads to.
 
-use orlop_scsi::{Bay, Kind, Medium, MediumError, Range, Sense, SharedBay, Step, Tray, Unit};
+use orlop_disk::EngineKind;
+use orlop_scsi::{
+    Bay, DriveConfig, DriveKind, Kind, Medium, MediumError, Range, Sense, SharedBay, Step, Tray, Unit,
+};
 use proptest::prelude::*;
 
 const DISK: Medium =
@@ -192,7 +195,8 @@ fn a_medium_has_one_data_track() {
 }
 
 fn bay(dir: &std::path::Path, name: &str, bytes: usize) -> Result<SharedBay<Vec<u8>>, MediumError> {
-    let bay = Bay::cdrom(Some(disk(dir, name, bytes)), "S".into(), false)?;
+    let kind = DriveKind::Cdrom { medium: Some(disk(dir, name, bytes)), open: false };
+    let bay = Bay::new(DriveConfig { kind, serial: "S".into(), engine: EngineKind::Synchronous }, 1)?;
     Ok(std::sync::Arc::new(std::sync::Mutex::new(bay)))
 }
 

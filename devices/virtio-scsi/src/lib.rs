@@ -30,8 +30,8 @@ mod tasks;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orlop_disk::{Disk, EngineKind, GrowError};
-use orlop_scsi::{Bay, DiskConfig, DriveCounters, MediumError, SERIAL_MAX_BYTES, SharedBay, Tray};
+use orlop_disk::GrowError;
+use orlop_scsi::{Bay, DriveConfig, DriveCounters, MediumError, SERIAL_MAX_BYTES, SharedBay, Tray};
 use orlop_virtio::{Parts, QueueSet};
 
 use backend::{GuestData, Host};
@@ -50,38 +50,13 @@ pub const QUEUE_SIZE_MAX: u16 = 1024;
 /// The smallest queue in which a request with one buffer has room.
 pub const QUEUE_SIZE_MIN: u16 = 4;
 
-/// What is behind a target.
-#[derive(Debug)]
-pub enum UnitKind {
-    /// A disk.
-    Disk(DiskConfig),
-    /// A CD-ROM drive.
-    Cdrom {
-        /// What is in it.
-        medium: Option<Disk>,
-        /// Its tray is out.
-        open: bool,
-    },
-}
-
-/// One target's logical unit.
-#[derive(Debug)]
-pub struct UnitConfig {
-    /// What it is.
-    pub kind: UnitKind,
-    /// What the guest reads as serial number: printable ASCII, at most [`SERIAL_MAX_BYTES`].
-    pub serial: String,
-    /// How a disk is reached; a CD-ROM drive is always synchronous.
-    pub engine: EngineKind,
-}
-
 /// What a controller is made of.
 #[derive(Debug)]
 pub struct Config {
     /// Its name on the host, for example `scsi0`: names its thread, at most 15 bytes.
     pub name: String,
     /// Its targets, from 0 on: 1 to [`UNITS_MAX`].
-    pub units: Vec<UnitConfig>,
+    pub units: Vec<DriveConfig>,
     /// How many request queues, 1 to [`QUEUES_MAX`].
     pub queues: u16,
     /// Size of each queue: a power of two from [`QUEUE_SIZE_MIN`] to [`QUEUE_SIZE_MAX`].
@@ -184,16 +159,11 @@ pub fn build(config: Config) -> Result<(Parts, Handle), BuildError> {
         return Err(BuildError::QueueSize(queue_size));
     }
     let depth = queues.saturating_mul(queue_size);
-    let targets = units.into_iter().enumerate().map(|(target, UnitConfig { kind, serial, engine })| {
-        let printable = serial.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-        if serial.len() > SERIAL_MAX_BYTES || !printable {
-            return Err(BuildError::Serial(serial));
+    let targets = units.into_iter().enumerate().map(|(target, unit)| {
+        if !unit.has_serial_within(SERIAL_MAX_BYTES) {
+            return Err(BuildError::Serial(unit.serial));
         }
-        let bay = match kind {
-            UnitKind::Disk(disk) => Bay::disk(disk, serial, depth, engine).map(|(bay, _)| bay),
-            UnitKind::Cdrom { medium, open } => Bay::cdrom(medium, serial, open),
-        };
-        let bay = bay.map_err(|source| BuildError::Medium { target, source })?;
+        let bay = Bay::new(unit, depth).map_err(|source| BuildError::Medium { target, source })?;
         Ok(Target { bay: Arc::new(Mutex::new(bay)), counters: DriveCounters::default() })
     });
     let targets = targets.collect::<Result<Vec<_>, _>>()?;

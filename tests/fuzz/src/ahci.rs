@@ -5,10 +5,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use orlop_ahci::{ABAR, ABAR_BYTES, Ahci, Config, DriveConfig, DriveKind, Platform, Ram, build};
+use orlop_ahci::{ABAR, ABAR_BYTES, Ahci, Config, Platform, Ram, build};
 use orlop_disk::{EngineKind, ErrorHandling};
 use orlop_pci::{Function, MsiSink};
-use orlop_scsi::DiskConfig;
+use orlop_scsi::{DiskConfig, DriveConfig, DriveKind};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::input::Input;

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::fs::File;
 
 use orlop_disk::{EngineKind, ErrorHandling};
-use orlop_scsi::DiskConfig;
+use orlop_scsi::{DiskConfig, DriveConfig, DriveKind};
 use orlop_virtio::conformance::{Driver, Used};
-use orlop_virtio_scsi::{Config, UnitConfig, UnitKind, build};
+use orlop_virtio_scsi::{Config, build};
 
 use crate::input::Input;
 use crate::{chains, media};
@@ -31,13 +31,13 @@ fn machine() -> Machine {
     let (disk, disk_image) = media::image(false);
     let (medium, cd_image) = media::image(true);
     let units = vec![
-        UnitConfig {
-            kind: UnitKind::Disk(DiskConfig { disk, write_through: false, errors: ErrorHandling::REPORT }),
+        DriveConfig {
+            kind: DriveKind::Disk(DiskConfig { disk, write_through: false, errors: ErrorHandling::REPORT }),
             serial: "FUZZ".into(),
             engine,
         },
-        UnitConfig {
-            kind: UnitKind::Cdrom { medium: Some(medium), open: false },
+        DriveConfig {
+            kind: DriveKind::Cdrom { medium: Some(medium), open: false },
             serial: "CD".into(),
             engine,
         },

@@ -3,6 +3,7 @@
 //! To add one, write its crate under `devices/`, its row in a file here, its name in the list below, and its dependency
 //! in `Cargo.toml`. The order of the list is the order on the bus.
 
+mod drive;
 mod image;
 mod row;
 

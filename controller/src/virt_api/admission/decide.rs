@@ -1,7 +1,7 @@
 //! Decisions about objects. Pure: the object, what it refers to and the settings in, an answer out.
 
 use orlop_crd::admission::{
-    Admitted, Cause, Site, defaults, instance, machine, migration, others, presets, read,
+    Admitted, Cause, CauseType, Site, defaults, instance, machine, migration, others, presets, read,
 };
 use orlop_crd::instancetype::{VirtualMachineInstancetypeSpec, VirtualMachinePreferenceSpec, infer};
 use orlop_crd::preset::VirtualMachineInstancePreset;
@@ -59,7 +59,6 @@ fn fill_machine(request: &Request, referred: &Referred, site: &Site) -> Filled {
 }
 
 fn inference(error: &infer::InferError) -> Cause {
-    use orlop_crd::admission::CauseType;
     Cause { reason: CauseType::NotFound, message: error.to_string(), field: "spec.instancetype".to_owned() }
 }
 
@@ -149,7 +148,6 @@ fn check(kind: Kind, request: &Request, referred: &Referred, site: &Site) -> Res
 
 /// The spec of an object whose kind has two scopes.
 fn spec<T: serde::de::DeserializeOwned>(object: &Value) -> Result<T, Vec<Cause>> {
-    use orlop_crd::admission::CauseType;
     serde_json::from_value(object.get("spec").cloned().unwrap_or_default()).map_err(|error| {
         vec![Cause { reason: CauseType::Invalid, message: error.to_string(), field: "spec".to_owned() }]
     })

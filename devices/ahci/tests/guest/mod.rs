@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use orlop_ahci::{ABAR, Ahci, Config, DriveConfig, DriveKind, Platform, Ram, build};
+use orlop_ahci::{ABAR, Ahci, Config, Platform, Ram, build};
 use orlop_disk::{Chain, Disk, EngineKind, ErrorHandling, Format, Image, Options, Source};
 use orlop_pci::{Function, MsiSink};
-use orlop_scsi::DiskConfig;
+use orlop_scsi::{DiskConfig, DriveConfig, DriveKind};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use orlop_disk::{Chain, Disk, EngineKind, ErrorHandling, Format, Image, Options, Source};
-use orlop_scsi::DiskConfig;
+use orlop_scsi::{DiskConfig, DriveConfig, DriveKind};
 use orlop_virtio::Parts;
 use orlop_virtio::conformance::{Driver, Used};
-use orlop_virtio_scsi::{Config, Handle, UnitConfig, UnitKind, build};
+use orlop_virtio_scsi::{Config, Handle, build};
 
 pub const DISK: u8 = 0;
 pub const CDROM: u8 = 1;
@@ -29,13 +29,13 @@ pub fn parts(dir: &Path, engine: EngineKind, queues: u16) -> (Parts, Handle) {
     let disk = disk(dir);
     let medium = cd(dir, "cd.iso", 7);
     let units = vec![
-        UnitConfig {
-            kind: UnitKind::Disk(DiskConfig { disk, write_through: false, errors: ErrorHandling::REPORT }),
+        DriveConfig {
+            kind: DriveKind::Disk(DiskConfig { disk, write_through: false, errors: ErrorHandling::REPORT }),
             serial: "ORLOP-0001".into(),
             engine,
         },
-        UnitConfig {
-            kind: UnitKind::Cdrom { medium: Some(medium), open: false },
+        DriveConfig {
+            kind: DriveKind::Cdrom { medium: Some(medium), open: false },
             serial: "CD".into(),
             engine,
         },

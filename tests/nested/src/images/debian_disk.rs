@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::gpt::{self, Content};
-use super::hybrid::bytes;
+use super::system::bytes;
 use crate::cache::{self, Recipe, step};
 use crate::debian::{BLKID, BuildError, require, run};
 use crate::root::Parts;

@@ -1,9 +1,10 @@
 //! Disks as distributions make them, which boot by BIOS and by UEFI: GPT, a BIOS boot partition with GRUB's core, an EFI
 //! system partition with GRUB and its menu, and what else there is to be.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::debian::{BuildError, MTOOLS, SGDISK, require, run};
@@ -74,7 +75,7 @@ fn fill_esp(esp: &Path, content: &Content<'_>) -> Result<(), BuildError> {
     fs::remove_file(&menu).map_err(|e| BuildError::file(&menu, e))
 }
 
-/// Makes a FAT file system of at least `least` bytes in the file `image`, with a loader's directories and `files`.
+/// Makes a FAT file system of at least `least` bytes in the file `image`, with `files` and the directories that they are in.
 pub(super) fn fat(image: &Path, least: u64, files: &[(&Path, &str)]) -> Result<(), BuildError> {
     let mut bytes = ESP_SPARE_BYTES;
     for (from, _) in files {
@@ -86,7 +87,12 @@ pub(super) fn fat(image: &Path, least: u64, files: &[(&Path, &str)]) -> Result<(
     let what = "make an EFI system partition";
     let wide: &[&str] = if least >= ESP_LEAST_BYTES { &["-F"] } else { &[] };
     run(what, Command::new("mformat").arg("-i").arg(image).args(wide).args(["-v", "ORLOP", "::"]))?;
-    run(what, Command::new("mmd").arg("-i").arg(image).args(["::/EFI", "::/EFI/BOOT"]))?;
+    let above = |name: &str| Path::new(name).ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
+    // In order, so that each comes after the one that it is in.
+    let directories: BTreeSet<PathBuf> = files.iter().flat_map(|(_, to)| above(to)).collect();
+    let directories = directories.iter().filter(|directory| !directory.as_os_str().is_empty());
+    let directories = directories.map(|directory| format!("::/{}", directory.display()));
+    run(what, Command::new("mmd").arg("-i").arg(image).args(directories))?;
     for (from, to) in files {
         run(what, Command::new("mcopy").arg("-i").arg(image).arg(from).arg(format!("::/{to}")))?;
     }

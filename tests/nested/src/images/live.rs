@@ -6,29 +6,26 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::gpt;
-use super::hybrid::{MENU, bytes};
-use crate::cache::{self, Recipe, step};
+use super::hybrid::GREETING;
+use super::system::{System, menu};
+use crate::cache::{self, step};
 use crate::debian::{BuildError, MTOOLS, XORRISO, require, run};
 use crate::root::{Parts, copy};
 
 /// The directory with `live.iso`.
 pub(super) fn build(parts: &Parts) -> Result<PathBuf, BuildError> {
-    let grub = parts.grub();
-    let initramfs = super::initramfs::build(parts)?.join("initramfs.cpio");
-    let kernel = super::kernel::build(parts)?.join("bzImage");
-    let recipe =
-        [&grub, &initramfs, &kernel].iter().fold(Recipe::new(), |recipe, path| recipe.with(bytes(path)));
-    let key = recipe.with(MENU).with("1").key();
+    let (system, menu) = (System::build(parts)?, menu(GREETING));
+    let grub = &system.grub;
+    let key = system.recipe().with(&menu).with("1").key();
     cache::artifact("image-live", &key, |place| {
         require(&[XORRISO, MTOOLS])?;
         step("make a live system on an ISO image", || {
             let tree = place.join("tree");
             fs::create_dir(&tree).map_err(|e| BuildError::file(&tree, e))?;
-            copy(&kernel, &tree.join("bzImage"))?;
-            copy(&initramfs, &tree.join("initramfs.cpio"))?;
+            system.files().iter().try_for_each(|(from, name)| copy(from, &tree.join(name)))?;
             copy(&grub.join("eltorito.img"), &tree.join("eltorito.img"))?;
-            let menu = tree.join("grub.cfg");
-            fs::write(&menu, MENU).map_err(|e| BuildError::file(&menu, e))?;
+            let config = tree.join("grub.cfg");
+            fs::write(&config, &menu).map_err(|e| BuildError::file(&config, e))?;
             let efi = grub.join("grub.efi");
             gpt::fat(&tree.join("efi.img"), 0, &[(efi.as_path(), "EFI/BOOT/BOOTX64.EFI")])?;
             record(&tree, &grub.join("boot_hybrid.img"), &place.join("live.iso"))?;

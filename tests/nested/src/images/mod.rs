@@ -26,6 +26,7 @@ mod kernel;
 mod live;
 mod packaged;
 mod secure;
+mod system;
 
 use std::fs;
 use std::path::{Path, PathBuf};

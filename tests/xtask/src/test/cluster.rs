@@ -1,20 +1,18 @@
 //! Tests against a real Kubernetes: a cluster is brought up for them and taken down after them.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use orlop_cluster::{Cluster, NodeSize};
 use orlop_nested::host;
 
 use super::tally::{Tally, listed};
-use super::{SELECTION, cargo, workspace};
+use super::{SELECTION, build_selection, cargo, workspace};
 
 /// The test target.
 const TARGET: [&str; 2] = ["--test", "admit"];
 
 /// `admit_*`. A cluster that is up already is used and left up.
 pub fn run(filter: Option<&str>) -> Result<Tally> {
-    let mut build = cargo();
-    let built = build.args(["build", "--quiet"]).args(SELECTION).args(["--bins", "--tests"]).status();
-    ensure!(built.context("failed to start cargo")?.success(), "the product does not build");
+    build_selection()?;
     if let Some(filter) = filter
         && !any(filter)?
     {

@@ -14,7 +14,7 @@ use orlop_nested::cache::seconds;
 use orlop_nested::{Tool, host, require};
 
 use super::tally::Tally;
-use super::{GUEST_TESTS, cargo, product};
+use super::{build_selection, cargo, product};
 
 /// Compiles libFuzzer.
 const GXX: Tool = Tool { program: "g++", package: "g++" };
@@ -90,11 +90,7 @@ fn place() -> PathBuf {
 fn build(targets: &[String]) -> Result<()> {
     require(&[GXX])?;
     let corpus = place().join("corpus");
-    // What the level before has built already: a choice of packages of its own would have features of its own.
-    let status = cargo()
-        .args(["build", "--quiet", "--workspace", "--exclude", GUEST_TESTS, "--bins", "--tests"])
-        .status()?;
-    ensure!(status.success(), "the corpora's program does not build");
+    build_selection()?;
     let status = Command::new(product("corpus")).arg(&corpus).status().context("the corpora's program")?;
     ensure!(status.success(), "the corpora cannot be written to {}", corpus.display());
     // The triple keeps the flags away from build scripts and macros, which run on this machine.

@@ -14,7 +14,7 @@ use orlop_nested::cache::seconds;
 use orlop_nested::{Job, JobError, Node, NodeOptions, Stream, env};
 
 use super::tally::{Tally, Verdict, listed};
-use super::{GUEST_TESTS, SELECTION, cargo, probe, product};
+use super::{GUEST_TESTS, build_selection, cargo, probe, product};
 
 /// Longer no target may take: a hang is a failure that names the test.
 const TARGET_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -48,9 +48,7 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
 
 /// The product and the test binaries; those of them that have a test whose `target::name` contains `filter`.
 fn build(filter: Option<&str>) -> Result<Vec<Target>> {
-    // What the level before has built already: a choice of packages of its own would have features of its own.
-    let status = cargo().args(["build", "--quiet"]).args(SELECTION).args(["--bins", "--tests"]).status()?;
-    ensure!(status.success(), "the product does not build");
+    build_selection()?;
     let status = cargo()
         .args(["build", "--quiet", "--package", "orlop-probe", "--features", "guest", "--profile", "probe"])
         .status()?;

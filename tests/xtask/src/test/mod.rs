@@ -10,6 +10,7 @@ pub mod workspace;
 use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::{Context, Result, ensure};
 use orlop_nested::host;
 
 /// Cargo, in the checkout.
@@ -28,6 +29,13 @@ pub const CLUSTER_PREFIX: &str = "admit_";
 /// What cargo builds and tests in every level but the guests': a choice of its own in each would have features of its own, and
 /// everything would be built again.
 pub const SELECTION: [&str; 3] = ["--workspace", "--exclude", GUEST_TESTS];
+
+/// Builds the programs and tests of [`SELECTION`]: nothing to do where an earlier level has.
+pub fn build_selection() -> Result<()> {
+    let built = cargo().args(["build", "--quiet"]).args(SELECTION).args(["--bins", "--tests"]).status();
+    ensure!(built.context("failed to start cargo")?.success(), "the product does not build");
+    Ok(())
+}
 
 /// The binaries of the product, as cargo's dev profile builds them.
 pub fn product(name: &str) -> PathBuf {
